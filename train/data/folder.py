@@ -68,9 +68,11 @@ def read_training_folder(
     elif path.is_file() and path.suffix.lower() == SHARD_SUFFIX:
         folders = [_one_shard(str(path), path.name)]
     else:
+        is_config = path.suffix.lower() in (".toml", ".json")
+        hint = " Of another trainer's config or list, name the folder of its images." if is_config else ""
         raise UserError(
             f"{path} is not a folder; name a training folder: folders of images with captions, a webdataset's .tar, "
-            f"or a table of images ({', '.join(TABLE_SUFFIXES)})."
+            f"or a table of images ({', '.join(TABLE_SUFFIXES)}).{hint}"
         )
     where = address or path
     if not any(folder.images for folder in folders):

@@ -9,7 +9,8 @@ sidecar wins over all of them.
 
 import os
 import posixpath
-from collections.abc import Iterator
+import re
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from dreamloom.base.errors import UserError
@@ -23,6 +24,9 @@ from dreamloom.train.data.notes import Notes
 from dreamloom.train.data.table import ListedImage, read_listed_images
 
 _TABLES = tuple(f"metadata{suffix}" for suffix in TABLE_SUFFIXES)
+_MAY_HOLD_CAPTIONS = (*TABLE_SUFFIXES, ".tsv", ".json")
+_JSON_OF_CAPTIONS = re.compile(r"(.*[_-])?(captions?|annotations?|labels?|meta(data)?|dataset|prompts?|train)([_-].*)?")
+"""Names of JSON that may hold captions of several images; of any other name it may be anything."""
 
 
 class ListedImages:
@@ -59,6 +63,7 @@ class ListedImages:
             self._listed |= {key: (table, image) for key, image in found.items()}
             if captioned := sum(bool(image.entries.prompts or image.entries.tags) for image in found.values()):
                 self.notes("captions read from", f"{table} (of {captioned:,} images)")
+        self._note_unread(inside, names, {json, *tables})
 
     def find(self, name: str) -> ListedImage | None:
         """Returns what is listed of an image, by its path inside the training folder."""
@@ -74,6 +79,19 @@ class ListedImages:
         for key, (table, _) in self._listed.items():
             if key not in self._used:
                 self.notes("listed images that are not there", f"{key} in {table}")
+
+    def _note_unread(self, inside: str, names: FolderNames, read: Collection[str | None]) -> None:
+        if names.other_suffixes.isdisjoint(_MAY_HOLD_CAPTIONS):
+            return
+        for name in sorted(set(names).difference(read)):
+            stem, suffix = os.path.splitext(name)
+            is_sidecar = stem in names.image_stems or stem in names
+            is_json = suffix.lower() == ".json"
+            if suffix.lower() in _MAY_HOLD_CAPTIONS and not (
+                is_json and (is_sidecar or not _JSON_OF_CAPTIONS.fullmatch(stem.lower()))
+            ):
+                kind = "tables that may hold captions, and are not read (call one metadata.jsonl, .csv or .parquet)"
+                self.notes(kind, posixpath.normpath(f"{inside}/{name}"))
 
     def _read_metadata(self, path: Path) -> Iterator[ListedImage]:
         for row, image in read_listed_images(path):

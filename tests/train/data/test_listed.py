@@ -112,3 +112,10 @@ def test_a_setting_that_cannot_be_is_the_users_error(root: Path) -> None:
     (root / "metadata.jsonl").write_text(lines({"file_name": "0001.png", "text": "one", "multiply": "often"}))
     with pytest.raises(UserError, match="row 1 holds 'often'"):
         read_training_folder(root)
+
+
+def test_tables_that_may_hold_captions_and_are_not_read_are_told(root: Path) -> None:
+    for name in ("metadata.csv", "captions.tsv", "train.parquet", "a/my_labels.json", "a/b/0003.json", "settings.json"):
+        (root / name).write_text("file_name,text\n")
+    (sentence,) = [line for line in read(root)[1].splitlines() if "are not read" in line]
+    assert sentence.endswith("parquet): captions.tsv, train.parquet, a/my_labels.json.")
