@@ -15,6 +15,7 @@ from dreamloom.train.families.base_notes import base_notes
 from dreamloom.train.families.check import check_models
 from dreamloom.train.families.memory import estimate_memory
 from dreamloom.train.families.suit import resolve_models
+from dreamloom.train.run.idle_settings import idle_notes
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def plan(
         buckets=_plan_buckets(dataset, schedule),
         captions=tuple((sample.name, each.caption) for sample in dataset.samples for each in sample.image.captions),
         problems=dataset.problems,
-        oddities=(*dataset.notes, *base_notes(config.base)),
+        oddities=(*dataset.notes, *base_notes(config.base), *idle_notes(config, schedule.num_images)),
         enlarged=sum(upscale_factor(sample.size, sample.bucket) > 1 for sample in dataset.samples),
         auto_ratio=config.auto_ratio,
         masked=sum(sample.mask is not None for sample in dataset.samples),

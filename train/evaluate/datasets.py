@@ -54,7 +54,10 @@ def read_datasets(
     check_words(dataset, config)
     ground_truth = find_ground_truth(dataset, config)
     held = read_heldout(heldout, *settings, config.masks, sides, config.shard_cache_gb)
-    if config.held_out and heldout is None:
+    if config.held_out and heldout is not None:
+        note = f"held_out is set and changes nothing, as {heldout} is held out."
+        dataset = replace(dataset, notes=(*dataset.notes, note))
+    elif config.held_out:
         dataset, chosen = hold_out(dataset, config.held_out, config.seed, progress)
         held = _by_kind(chosen, ground_truth) if chosen else {}
     dataset = with_ratio(dataset, ground_truth, config.ground_truth_ratio)

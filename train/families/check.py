@@ -111,7 +111,7 @@ def _check_scale(config: TrainConfig, base: Config, vae: Config) -> None:
 
 def _check_adapters(config: TrainConfig, family: Family) -> None:
     """Checks what is said of adapters, now that the family's preset may have given them a rank."""
-    names = ("lora_kind", "lora_convolutions", "base_bits", "base_on_cpu")
+    names = ("lora_kind", "lora_alpha", "lora_convolutions", "base_bits", "base_on_cpu")
     given = [name for name in names if getattr(config, name) != TrainConfig.model_fields[name].default]
     if given and config.lora_rank is None:
         raise UserError(f"{given[0]} is for adapters, and all weights are trained; set lora_rank, or leave it out.")

@@ -50,6 +50,7 @@ from dreamloom.train.model.trainable import store_weights
 from dreamloom.train.run import checkpoint
 from dreamloom.train.run.environment import describe_environment, note_environment
 from dreamloom.train.run.folder import TrainSummary, list_checkpoints, truncate_log
+from dreamloom.train.run.idle_settings import idle_notes
 
 _log = logging.getLogger(__name__)
 
@@ -267,7 +268,8 @@ class Session:
         _log.info("%d images, %d left out; %d shown in total", images, problems, self.schedule.num_images)
         _log.info("device %s; begins after %d images seen", self.model.device, self.trainer.images_seen)
         if self.distributed.is_main:
-            for note in (*self.dataset.notes, *base_notes(self.config.base)):
+            idle = idle_notes(self.config, self.schedule.num_images)
+            for note in (*self.dataset.notes, *base_notes(self.config.base), *idle):
                 _log.warning(note)
             environment = describe_environment(self.model.device, self.distributed.world_size)
             note_environment(self.run, self.trainer.images_seen, environment)
