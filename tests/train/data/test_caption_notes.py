@@ -77,6 +77,24 @@ def test_empty_captions_and_those_of_several_lines_are_noted() -> None:
     assert ("b.jpg" in lines, "one caption" in lines) == (True, True)
 
 
+@pytest.mark.parametrize(
+    ("caption", "note"),
+    [
+        ("nan", "captions that programs write where there is none"),
+        ("None", "captions that programs write where there is none"),
+        ("a%20red%20kite", "captions with addresses, escapes or HTML"),
+        ("Tom &amp; Jerry", "captions with addresses, escapes or HTML"),
+        ("a <b>red</b> kite", "captions with addresses, escapes or HTML"),
+        ("see https://example.org/1.jpg", "captions with addresses, escapes or HTML"),
+        ("a <sks> dog & a cat, 100% wool, <lora:x:1>, none of it", None),
+    ],
+)
+def test_what_programs_and_pages_leave_in_captions_is_noted(caption: str, note: str | None) -> None:
+    notes = Notes()
+    note_captions([("a.jpg", caption)], notes)
+    assert [sentence.startswith(note or "") for sentence in notes.sentences()] == ([True] if note else [])
+
+
 def test_a_folder_with_one_caption_for_all_is_noted() -> None:
     same, other = [(f"x/{n}.jpg", "a zorp") for n in range(5)], [(f"y/{n}.jpg", f"zorp {n}") for n in range(5)]
     assert notes_of(*same, *other) == ["folders whose images all have one caption: x ('a zorp')."]
