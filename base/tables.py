@@ -203,7 +203,7 @@ def caption_texts(value: Any) -> list[str]:
     return [without_surrogates(value)] if isinstance(value, str) and not shows_nothing(value) else []
 
 
-CAPTION_COLUMNS = ("text", "caption", "top_caption", "captions", "prompt", "description")
+CAPTION_COLUMNS = ("text", "caption", "top_caption", "captions", "prompt", "description", "txt")
 """Columns that may hold captions, in lower case; the first that is filled does."""
 
 

@@ -9,8 +9,10 @@ from collections import Counter
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from functools import cached_property, partial
+from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import unquote
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.folder_names import FolderNames, fold_name, path_key
@@ -143,8 +145,9 @@ def read_file(path: Path) -> bytes:
 class NamedFiles:
     """The files of a folder and below, found by the paths that tables have of them.
 
-    A table may compose accents otherwise than the file system, or be written on Windows, where case does not count; the
-    exact name goes first.
+    A table may compose accents otherwise than the file system, be written on Windows, where case does not count, escape
+    blanks as %20, or name folders that its paths are already inside ("val2014/1.jpg" in val2014); the exact name goes
+    first.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -158,9 +161,21 @@ class NamedFiles:
         if os.path.lexists(path):
             return path
         key = path_key(name)
+        wanted = [key, *self._without_repeats(key)]
+        wanted += [unquote(each) for each in wanted if "%" in each]
+        return next(filter(None, map(self._find_alike, wanted)), path)
+
+    def _find_alike(self, key: str) -> Path | None:
         alike = self._by_folded.get(fold_name(key), [])
         exact = [each for each in alike if path_key(self._inside(each)) == key]
-        return (exact or (alike if len(alike) == 1 else [path]))[-1]
+        return exact[-1] if exact else alike[0] if len(alike) == 1 else None
+
+    def _without_repeats(self, key: str) -> Iterator[str]:
+        """Yields a path without folders that it names twice: a/a/1.jpg, and those that the folder itself lies in."""
+        above, parts = self._folder.resolve().parts, tuple(key.split("/"))
+        for begin, end in combinations(range(len(parts)), 2):
+            if ((*above, *parts[:begin])[begin - end :]) == parts[begin:end]:
+                yield "/".join((*parts[:begin], *parts[end:]))
 
     @cached_property
     def _by_folded(self) -> dict[str, list[Path]]:

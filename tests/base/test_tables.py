@@ -11,7 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from dreamloom.base.documents import DocumentError
-from dreamloom.base.tables import TableRow, caption_texts, cell, field_names, read_table
+from dreamloom.base.tables import TableRow, caption_texts, captions_in_row, cell, field_names, read_table
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".CSV"])
@@ -145,3 +145,9 @@ def test_a_field_of_a_column_is_named_with_a_dot() -> None:
     assert found == ["a", "b", "c", None, None]
     with pytest.raises(DocumentError, match="holds the fields en, more; name one of them"):
         caption_texts(row["caption"])
+
+
+def test_captions_are_in_the_first_filled_column_of_a_usual_name() -> None:
+    row = {"__key__": "a", "TXT": "of a shard", "Caption": " ", "jpg": b""}
+    assert captions_in_row(row) == ["of a shard"]
+    assert captions_in_row({"a": {"b": ["x", "", "y"]}}, "a.b") == ["x", "y"]

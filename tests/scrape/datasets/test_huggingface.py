@@ -284,6 +284,23 @@ def test_a_table_may_spell_names_otherwise_than_the_files(tmp_path: Path, collec
     assert sorted(row["text"] for row in records) == ["a back", "a café", "a car", "naive"]
 
 
+def test_a_table_may_escape_names_and_repeat_its_own_folder(tmp_path: Path, collection: Collection) -> None:
+    folder = imagefolder(tmp_path / "mine", "one two.png", "mine/3.png", "images/4.png", "5.png", "a%20b.png")
+    names = ["one%20two.png", "mine/5.png", "mine/3.png", "images/5.png", "a%20b.png"]
+    lines = [json.dumps({"file_name": name, "text": name}) for name in names]
+    (folder / "metadata.jsonl").write_text("\n".join(lines))
+    (folder / "images" / "metadata.jsonl").write_text('{"file_name": "images/4.png", "text": "inside"}')
+    found = {Path(row["path"]).relative_to(folder).as_posix(): row["text"] for row in rows_of(collection, folder)}
+    assert found == {
+        "5.png": "mine/5.png",
+        "a%20b.png": "a%20b.png",
+        "images/4.png": "inside",
+        "images/5.png": "images/5.png",  # which is not there
+        "mine/3.png": "mine/3.png",
+        "one two.png": "one%20two.png",
+    }
+
+
 def test_a_table_of_windows_disregards_case_where_that_is_no_choice(tmp_path: Path, collection: Collection) -> None:
     folder = imagefolder(tmp_path / "mine", "Photo.PNG", "two.png", "TWO.png")
     lines = [json.dumps({"file_name": name, "text": name}) for name in ("photo.png", "two.png", "Two.png")]
