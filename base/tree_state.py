@@ -165,10 +165,9 @@ def _look_into(folder: str, follow_links: bool) -> tuple[tuple[FolderLook, int],
 
     Files are named relative to the open folder, as the kernel would else look up a long path for each.
     """
-    names, below, newest, has_folders = list[str](), list[str](), 0, False
-    numbers = array("q")
     if not os.path.isdir(folder):
-        return (FolderLook("", 0, False, (names, numbers)), newest), below
+        return (FolderLook("", 0, False, ([], array("q"))), 0), []
+    below, numbers, has_folders = list[str](), list[int](), False
     inside = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         names = sorted(os.listdir(inside))
@@ -181,26 +180,31 @@ def _look_into(folder: str, follow_links: bool) -> tuple[tuple[FolderLook, int],
                 has_folders = True
                 if follow_links or not os.path.islink(os.path.join(folder, name)):
                     below.append(os.path.join(folder, name))
-            elif (changed := status.st_mtime_ns) > newest:
-                newest = changed
-            numbers.extend(_numbers(status))
+                numbers.extend(_OF_FOLDER)
+            else:
+                numbers.extend((status.st_size, status.st_mtime_ns, status.st_ino))
     finally:
         os.close(inside)
-    return (FolderLook(_hash_files(names, numbers), len(names), has_folders, (names, numbers)), newest), below[::-1]
+    packed, newest = _pack(numbers), max(numbers[1::_NUMBERS], default=0)
+    return (FolderLook(_hash_files(names, packed), len(names), has_folders, (names, packed)), newest), below[::-1]
 
 
+_OF_FOLDER = (-1, -1, -1)
 _NUMBERS = 3
 
 
 def _numbers(status: os.stat_result) -> "array[int]":
     """Returns size, modification time and inode of a file; of a folder, that it is one."""
     if status.st_mode & _KIND == stat.S_IFDIR:
-        return array("q", (-1, -1, -1))
-    numbers = (status.st_size, status.st_mtime_ns, status.st_ino)
+        return array("q", _OF_FOLDER)
+    return _pack((status.st_size, status.st_mtime_ns, status.st_ino))
+
+
+def _pack(numbers: Sequence[int]) -> "array[int]":
     try:
         return array("q", numbers)
     except OverflowError:  # a date before 1678, or an inode of 64 bits
-        return array("q", (number % 2**63 for number in numbers))
+        return array("q", (number if -(2**63) <= number < 2**63 else number % 2**63 for number in numbers))
 
 
 def _hash_files(names: Sequence[str], numbers: "array[int]") -> str:

@@ -9,7 +9,7 @@ from itertools import takewhile
 from typing import Any
 
 from bench.duplicates import draw_crowd
-from bench.scale_world import World, make_pictures
+from bench.scale_world import FOLDER_IMAGES, World, make_pictures
 from dreamloom.base.clip import load_clip
 from dreamloom.base.progress import silent
 from dreamloom.curate import score
@@ -107,7 +107,9 @@ def add_one(world: World) -> Work:
     steps = until_balance(world)
     scoring = world.project.score
     assert scoring is not None
-    make_pictures(world.folder / "world", 1, first=_NEW)
+    new = f"{_NEW // FOLDER_IMAGES:05d}"
+    added = sum(1 for _ in (world.folder / "world").glob(f"{new}/*"))  # by earlier runs over a world that was kept
+    make_pictures(world.folder / "world", 1, first=_NEW + added)
     load_clip(scoring, scoring.device)
     return lambda: [step.run(silent) for step in steps]
 

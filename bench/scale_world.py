@@ -23,7 +23,7 @@ TRAINING = 100
 """Images to learn; all others are ground truth."""
 WIDTH = 128
 """Of the drawn embeddings, as of those of the demo's CLIP."""
-_FOLDER_IMAGES = 10_000
+FOLDER_IMAGES = 10_000
 _FIRST_OWN = 10**8
 """Number of the first image to learn: beyond those of ground truth, as equal images would be dropped."""
 _SIDE = 48
@@ -132,8 +132,8 @@ def make_pictures(folder: Path, count: int, first: int = 0) -> None:
     pixels.save(encoded, "JPEG", quality=75)
     beginning, rest = encoded.getvalue()[:2], encoded.getvalue()[2:]
     for number in range(first, first + count):
-        inside = folder / f"{number // _FOLDER_IMAGES:05d}"
-        if number == first or number % _FOLDER_IMAGES == 0:
+        inside = folder / f"{number // FOLDER_IMAGES:05d}"
+        if number == first or number % FOLDER_IMAGES == 0:
             inside.mkdir(parents=True, exist_ok=True)
         comment = b"\xff\xfe\x00\x0a" + number.to_bytes(8, "big")
         (inside / f"{_caption(number)}_{number}.jpg").write_bytes(beginning + comment + rest)
