@@ -68,11 +68,35 @@ def shared_nouns(captions: Sequence[str], at_least: int, most: int = MOST_SHARED
         at_least: the fewest captions that share a noun.
         most: the number of nouns to take, the most frequent ones; of equal ones, the first by name.
     """
-    return followed(find_all_nouns(captions), at_least, most)
+    rows, nouns, names = _find_pairs(captions)
+    pairs = np.unique(rows * max(1, len(names)) + nouns)
+    rows, nouns = np.divmod(pairs, max(1, len(names)))
+    counts = np.bincount(nouns, minlength=len(names))
+    frequent = np.flatnonzero((counts >= at_least) & (counts <= len(captions) / 2)).tolist()
+    kept = sorted(frequent, key=lambda noun: (-counts[noun], names[noun]))[:most]
+    shown: list[frozenset[str]] = [frozenset()] * len(captions)
+    is_kept = np.isin(nouns, kept)
+    same: dict[frozenset[str], frozenset[str]] = {}  # few are different, of many images
+    rows, nouns = rows[is_kept], nouns[is_kept]
+    starts = np.flatnonzero(np.diff(rows, prepend=-1))
+    of_pairs = [names[noun] for noun in nouns.tolist()]
+    ends = np.append(starts, len(rows))[1:]
+    for row, start, end in zip(rows[starts].tolist(), starts.tolist(), ends.tolist(), strict=True):
+        found = frozenset(of_pairs[start:end])
+        shown[row] = same.setdefault(found, found)
+    return shown
 
 
 def find_all_nouns(captions: Sequence[str]) -> list[frozenset[str]]:
     """Returns the nouns of each caption; a plural whose singular is a noun of any caption is the singular."""
+    rows, nouns, names = _find_pairs(captions)
+    of_rows = [names[number] for number in nouns.tolist()]
+    ends = np.searchsorted(rows, np.arange(len(captions)), "right").tolist()
+    return [frozenset(of_rows[start:end]) for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def _find_pairs(captions: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64], list[str]]:
+    """Returns numbers of captions, ascending; for each the number of a noun; and the nouns, by their numbers."""
     numbers: dict[str, int] = {}
     pairs = [
         _number_nouns(captions[first : first + _CAPTIONS_AT_ONCE], first, numbers)
@@ -80,10 +104,9 @@ def find_all_nouns(captions: Sequence[str]) -> list[frozenset[str]]:
     ]
     rows, nouns = np.concatenate([np.empty((2, 0), dtype=np.int64), *pairs], axis=1)
     words = frozenset(numbers)
-    names = [_singular(noun, words) for noun in numbers]
-    of_rows = [names[number] for number in nouns.tolist()]
-    ends = np.searchsorted(rows, np.arange(len(captions)), "right").tolist()
-    return [frozenset(of_rows[start:end]) for start, end in zip([0, *ends], ends, strict=False)]
+    names: dict[str, int] = {}
+    number_of = [names.setdefault(_singular(noun, words), len(names)) for noun in numbers]
+    return rows, np.array(number_of, dtype=np.int64)[nouns], list(names)
 
 
 def _number_nouns(captions: Sequence[str], first: int, numbers: dict[str, int]) -> NDArray[np.int64]:

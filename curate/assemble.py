@@ -16,7 +16,6 @@ into the collections. Of collections at addresses, there is the manifest alone (
 import json
 import os
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from functools import partial
@@ -24,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from dreamloom.base.copies import group_copies
 from dreamloom.base.errors import UserError
@@ -246,27 +246,30 @@ def _find_copies(rows: pa.Table, ordered: Sequence[Source], progress: Progress) 
 
     Where choose dropped all copies, those that are left are captions of one download: they have the same bytes.
     """
-    kept = [row for row, stage in enumerate(rows["stage"].to_pylist()) if not stage]
-    if all(_drops_copies(source) for source in ordered):
-        groups = _group_equal_bytes(rows["sha256"].take(kept).to_pylist())
-    else:
-        collections = {source.name: source.collection for source in ordered}
-        names, images = rows["source"].to_pylist(), rows["image"].to_pylist()
-        for name in [name for name, collection in collections.items() if collection.address]:
-            collections[name].place.bring([images[row] for row in kept if names[row] == name])
-        groups = group_copies([partial(collections[names[row]].image, images[row]) for row in kept], progress)
+    kept = np.flatnonzero(rows["stage"].is_null().to_numpy())
     found: list[int | None] = [None] * len(rows)
-    for row, group in zip(kept, groups, strict=True):
+    if all(_drops_copies(source) for source in ordered):
+        return _group_equal_bytes(rows["sha256"], kept, found)
+    collections = {source.name: source.collection for source in ordered}
+    names, images = (rows[name].take(pa.array(kept)).to_pylist() for name in ("source", "image"))
+    for name in [name for name, collection in collections.items() if collection.address]:
+        collections[name].place.bring([image for own, image in zip(names, images, strict=True) if own == name])
+    each = zip(names, images, strict=True)
+    groups = group_copies([partial(collections[name].image, image) for name, image in each], progress)
+    for row, group in zip(kept.tolist(), groups, strict=True):
         found[row] = group
     return found
 
 
-def _group_equal_bytes(digests: Sequence[str | None]) -> list[int | None]:
-    counts, first = Counter(digests), dict[str, int]()
-    return [
-        first.setdefault(digest, place) if digest is not None and counts[digest] > 1 else None
-        for place, digest in enumerate(digests)
-    ]
+def _group_equal_bytes(digests: pa.ChunkedArray, kept: NDArray[np.int64], found: list[int | None]) -> list[int | None]:
+    """Fills in a number for each row that was kept and has the bytes of another."""
+    codes = digests.take(pa.array(kept)).combine_chunks().dictionary_encode().indices.fill_null(-1).to_numpy()
+    several = np.flatnonzero(np.bincount(codes[codes >= 0], minlength=1) > 1)
+    places = np.flatnonzero(np.isin(codes, several))
+    first: dict[int, int] = {}
+    for place, code in zip(places.tolist(), codes[places].tolist(), strict=True):
+        found[int(kept[place])] = first.setdefault(code, place)
+    return found
 
 
 def _drops_copies(source: Source) -> bool:

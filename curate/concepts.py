@@ -2,9 +2,8 @@
 
 from collections import Counter
 from collections.abc import Collection, Sequence
-from typing import NamedTuple
 
-from dreamloom.caption.nouns import find_all_nouns, followed, mentions
+from dreamloom.caption.nouns import find_all_nouns, followed, mentions, shared_nouns
 from dreamloom.curate.drawing import draw_order
 
 FREQUENT = 20
@@ -13,31 +12,29 @@ PLENTY = 1000
 """Fewest images of ground truth of which some stay out of rehearsal: with less, none can be spared."""
 
 
-class Described(NamedTuple):
-    """What is known of an image before it is placed."""
-
-    caption: str
-    labels: Sequence[str]
-    """What it shows, as its dataset says."""
-
-
-def follow(images: Sequence[Described], listed: Sequence[str]) -> list[frozenset[str]]:
+def follow(
+    captions: Sequence[str], labels: Sequence[Sequence[str] | None], listed: Sequence[str]
+) -> list[frozenset[str]]:
     """Returns, for each image of a role, the concepts that it shows, of those that are followed.
 
     Followed are the user's list, and the most frequent of the datasets' labels and the captions' nouns
     (dreamloom.caption.nouns) that at least FREQUENT images and at most half of them show.
+
+    Args:
+        captions: of the images.
+        labels: what each shows, as its dataset says; none, or None: it says nothing.
+        listed: the user's list.
     """
-    nouns = find_all_nouns([image.caption for image in images])
-    shown = [
-        own | {label.lower() for label in image.labels} if image.labels else own
-        for own, image in zip(nouns, images, strict=True)
-    ]
+    if not listed and not any(labels):
+        return shared_nouns(captions, FREQUENT)
+    nouns = find_all_nouns(captions)
+    shown = [own | {label.lower() for label in says} if says else own for own, says in zip(nouns, labels, strict=True)]
     concepts = followed(shown, FREQUENT)
     if not listed:
         return concepts
     return [
-        concepts | {name.lower() for name in listed if name.lower() in all_shown or mentions(name, image.caption)}
-        for concepts, all_shown, image in zip(concepts, shown, images, strict=True)
+        concepts | {name.lower() for name in listed if name.lower() in all_shown or mentions(name, caption)}
+        for concepts, all_shown, caption in zip(concepts, shown, captions, strict=True)
     ]
 
 
@@ -53,10 +50,14 @@ def choose_unrehearsed(
         seed: selects others.
     """
     left = int(share * len(concepts)) if len(concepts) >= PLENTY else 0
-    counts = Counter(name for names in concepts for name in names)
+    images, counts = Counter(concepts), Counter[str]()  # of many images, few show different concepts
+    for names, count in images.items():
+        counts.update(dict.fromkeys(names, count))
     chosen: set[str] = set()
     for name in sorted(counts.keys() - set(needed), key=lambda name: draw_order(seed, name)):
-        added = sum(name in names and not names & chosen for names in concepts) if counts[name] >= FREQUENT else 0
+        if counts[name] < FREQUENT:
+            continue
+        added = sum(count for names, count in images.items() if name in names and not names & chosen)
         if 0 < added <= left:
             chosen.add(name)
             left -= added

@@ -13,7 +13,7 @@ import pyarrow as pa
 from dreamloom.base.held_out import HeldOutImage
 from dreamloom.caption.nouns import find_all_nouns
 from dreamloom.curate.balance import exact, solve_multiplies
-from dreamloom.curate.concepts import Described, choose_unrehearsed, follow
+from dreamloom.curate.concepts import choose_unrehearsed, follow
 from dreamloom.curate.config import BalanceConfig
 from dreamloom.curate.held_out import Candidate, at_most, count_held_out, select_held_out
 from dreamloom.curate.manifest import DROPPED, HELD_OUT, NOT_DRAWN, NOT_REHEARSED, TRAIN
@@ -93,11 +93,11 @@ def _rows_of_roles(rows: pa.Table, ordered: Sequence[Source]) -> dict[Role, list
 
 
 def _follow(rows: pa.Table, of_role: Mapping[Role, Sequence[int]], config: BalanceConfig) -> list[frozenset[str]]:
-    captions, labels = rows["caption"].to_pylist(), rows["labels"].to_pylist()
     concepts: list[frozenset[str]] = [frozenset()] * len(rows)
+    described = rows.select(["caption", "labels"])
     for members in of_role.values():
-        shown = [Described(captions[row] or "", labels[row] or ()) for row in members]
-        for row, found in zip(members, follow(shown, config.concepts), strict=True):
+        captions, labels = (column.to_pylist() for column in described.take(pa.array(members, pa.int64())).columns)
+        for row, found in zip(members, follow([text or "" for text in captions], labels, config.concepts), strict=True):
             concepts[row] = found
     return concepts
 
@@ -114,8 +114,8 @@ def _unrehearsed(
     """
     if not config.held_out or not config.held_out_max_witness:
         return set()
-    captions = rows["caption"].to_pylist()
-    taught = find_all_nouns([captions[row] or "" for row in of_role[Role.TRAINING]])
+    captions = rows["caption"].take(pa.array(of_role[Role.TRAINING], pa.int64())).to_pylist()
+    taught = find_all_nouns([caption or "" for caption in captions])
     needed = frozenset().union(*taught) | {name.lower() for name in config.concepts}
     ground_truth = of_role[Role.GROUND_TRUTH]
     chosen = choose_unrehearsed([concepts[row] for row in ground_truth], config.unrehearsed, needed, config.seed)

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dreamloom.caption.nouns import find_all_nouns, find_nouns, mentions, shared_nouns
+from dreamloom.caption.nouns import find_all_nouns, find_nouns, followed, mentions, shared_nouns
 
 
 @pytest.mark.parametrize(
@@ -65,6 +65,12 @@ def test_all_captions_at_once_have_the_nouns_that_each_has_alone(captions: list[
         return next((word for word in known if word in nouns), noun)
 
     assert find_all_nouns(captions) == [frozenset(map(singular, found)) for found in alone]
+
+
+@given(st.lists(st.text("ab é.", max_size=9), max_size=12), st.integers(1, 3), st.integers(1, 3))
+def test_shared_nouns_are_those_that_are_followed_of_all(captions: list[str], at_least: int, most: int) -> None:
+    captions = [caption.replace("a", "dogs ").replace("b", "cat ") for caption in captions]
+    assert shared_nouns(captions, at_least, most) == followed(find_all_nouns(captions), at_least, most)
 
 
 def test_a_word_that_is_no_noun_of_any_caption_is_no_singular() -> None:
