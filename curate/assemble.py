@@ -54,7 +54,7 @@ from dreamloom.curate.source import Source
 from dreamloom.curate.split import Split, split_images
 from dreamloom.curate.streamed import StreamedImages, is_streamed, manifest_metadata_at, put_manifest, shards_of
 from dreamloom.scrape.collection import Collection, Table
-from dreamloom.scrape.collection.store_place import folder_of
+from dreamloom.scrape.collection.store_cache import folder_of
 
 VERSION = 4
 

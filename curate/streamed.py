@@ -22,9 +22,9 @@ from dreamloom.base.streamed_set import PLACES
 from dreamloom.curate.crop import write_crop
 from dreamloom.curate.place import Placement
 from dreamloom.curate.source import Source
-from dreamloom.scrape.collection.packing import pack_images
+from dreamloom.scrape.collection.packing import SHARDS, pack_images
 from dreamloom.scrape.collection.records import file_sha256
-from dreamloom.scrape.collection.store_place import SHARDS, StorePlace
+from dreamloom.scrape.collection.store_place import StorePlace
 
 _CROPS = "crops"
 

@@ -33,9 +33,8 @@ from dreamloom.flows.sources import kind_config
 from dreamloom.flows.terminal import print_table, rows_table, size
 from dreamloom.flows.workspace import PROJECT
 from dreamloom.scrape.collection import Collection, Table
-from dreamloom.scrape.collection.library import unused_copies
 from dreamloom.scrape.collection.removal import list_files, remove_collection
-from dreamloom.scrape.collection.store_place import cached_tables
+from dreamloom.scrape.collection.store_cache import cached_tables
 from dreamloom.scrape.datasets.collection import CollectionConfig
 from dreamloom.train.evaluate.runs import find_runs
 
@@ -121,7 +120,7 @@ def find_rubbish(project: Project) -> Iterator[Rubbish]:
 
     configs = map(kind_config, project.sources.values())
     libraries = [config.path for config in configs if isinstance(config, CollectionConfig)]
-    for folder in [*unused_copies(libraries), *cached_tables()]:
+    for folder in cached_tables(libraries):
         if _age(folder) > max(keep_seconds, _LEFTOVER_SECONDS):
             yield Rubbish(folder, "tables of a collection at an address, which are fetched again", _size(folder))
 

@@ -80,7 +80,7 @@ class Collection:
         if address is None:
             object.__setattr__(self, "root", Path(root))
         else:
-            from dreamloom.scrape.collection.store_place import folder_of
+            from dreamloom.scrape.collection.store_cache import folder_of
 
             object.__setattr__(self, "root", folder_of(address))
 

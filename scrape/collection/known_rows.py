@@ -10,9 +10,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.own_folders import own_folder_kind
 from dreamloom.scrape.collection.collection import Collection
-from dreamloom.scrape.collection.library import copies_of
+from dreamloom.scrape.collection.library import known_library
 from dreamloom.scrape.collection.schema import SCHEMAS, Table
 
 
@@ -56,14 +55,14 @@ def find_known_rows(
 
 def _parts(collection: Collection, table: Table) -> Iterator[tuple[Collection, str]]:
     beside = sorted(path.parent for path in collection.root.parent.glob(f"*/{table}"))
-    others = [*_libraries(collection), *(root for root in beside if root != collection.root)]
-    for place in [*map(Collection, others), collection]:
+    others = [Collection(root) for root in beside if root != collection.root]
+    for place in [*_libraries(collection), *others, collection]:
         for part in place.parts(table):
             yield place, part
 
 
-def _libraries(collection: Collection) -> list[Path]:
+def _libraries(collection: Collection) -> list[Collection]:
     """Returns the collections that a collection was taken from (dreamloom.scrape.datasets.collection)."""
     configs = (collection.config(Table.RECORDS, part) for part in collection.parts(Table.RECORDS))
-    paths = {copy for config in configs if "path" in config for copy in copies_of(Path(config["path"]))}
-    return sorted(path for path in paths if own_folder_kind(path) == "collection")  # which no other kind takes
+    paths = sorted({str(config["path"]) for config in configs if "path" in config})
+    return [library for path in paths if (library := known_library(Path(path)))]  # no other kind takes collections

@@ -5,15 +5,16 @@ import io
 import re
 import tarfile
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from dreamloom.base.errors import UserError
 from dreamloom.scrape.collection.records import file_sha256
-from dreamloom.scrape.collection.schema import Row, Table
+from dreamloom.scrape.collection.schema import Row, Status, Table
 
 SHARD_BYTES = 256 * 2**20
 """Bytes of images in a shard, from which on the next one is begun."""
@@ -23,6 +24,12 @@ _SHARD_INDEX = re.compile(r"shards/\w+\.parquet")
 _IMAGE = re.compile(r"images/\w+/\w[\w.-]*")
 INDEX = pa.schema([("image", pa.string()), ("shard", pa.string()), ("offset", pa.int64()), ("bytes", pa.int64())])
 """What the index of a part's shards says of each image."""
+
+SHARDS = "shards"
+"""The folder of shards, and of the index of each part's."""
+
+ImagePlace = tuple[str, int, int]
+"""An image's shard, its first byte there, and its size."""
 
 Files = dict[str, dict[str, Any]]
 """Name → bytes and sha256; and object, its file at the address, where that has another name."""
@@ -87,3 +94,31 @@ def _compared(row: Row, data: bytes) -> bytes:
             f"{row['image']} has other bytes than its records say; `dreamloom collection verify` tells more."
         )
     return data
+
+
+def read_places(index: Path) -> Mapping[str, ImagePlace]:
+    """Reads where the images of a part lie, by their names in the records; empty where there is no index.
+
+    Raises:
+        UserError: it names something else than an image.
+    """
+    rows = pq.read_table(index, partitioning=None).to_pylist() if index.exists() else []
+    if strange := next((row["image"] for row in rows if not is_image(row["image"])), None):
+        raise UserError(f"An index of shards names an image {strange!r}, which is none; copy the collection anew.")
+    return {row["image"]: (row["shard"], row["offset"], row["bytes"]) for row in rows}
+
+
+def stored_rows(rows: pa.Table) -> list[Row]:
+    """Returns what `pack_images` needs of the records that have an image."""
+    columns = rows.select(["status", "image", "bytes", "image_sha256"]).to_pylist()
+    return [row for row in columns if row["status"] == Status.OK]
+
+
+def files_of_parts(files: Files, table: str, parts: Sequence[str]) -> list[str]:
+    """Returns the files of parts, with the shards of records."""
+    names = {f"{table}/{part}.parquet" for part in parts}
+    if table != Table.RECORDS:
+        return [name for name in files if name in names]
+    names |= {f"{SHARDS}/{part}.parquet" for part in parts}
+    of_part = tuple(f"{SHARDS}/{part}-" for part in parts)
+    return [name for name in files if name in names or name.startswith(of_part)]

@@ -74,6 +74,9 @@ class Place(Protocol):
     def image(self, name: str) -> Path | bytes:
         """Returns an image, by its name in the records: its file, which may be missing, or its bytes."""
 
+    def describe(self, name: str) -> str:
+        """Returns where an image should be, for people."""
+
     def has_image(self, name: str) -> bool:
         """Tells whether an image is there."""
 
@@ -124,6 +127,10 @@ class FolderPlace:
     def image(self, name: str) -> Path | bytes:
         """Returns the file of an image."""
         return self.root / name
+
+    def describe(self, name: str) -> str:
+        """Returns the file of an image, for people."""
+        return str(self.root / name)
 
     def has_image(self, name: str) -> bool:
         """Tells whether an image is there."""

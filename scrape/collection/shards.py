@@ -35,8 +35,9 @@ from dreamloom.scrape.collection.packing import (
     is_table,
     object_of,
     pack_images,
+    stored_rows,
 )
-from dreamloom.scrape.collection.schema import Row, Status, Table
+from dreamloom.scrape.collection.schema import Table
 
 
 def push_collection(collection: Collection, address: str, progress: Progress = silent) -> None:
@@ -83,9 +84,7 @@ def _push_images(collection: Collection, part: str, store: Store, temporary: Pat
         metadata = read_metadata(index, "the copy")
         if metadata.get("stamp") == stamp:
             return {**json.loads(metadata["files"]), name: describe(index)}
-    columns = ["status", "image", "bytes", "image_sha256"]
-    records: list[Row] = collection.read(Table.RECORDS, part, columns).to_pylist()
-    stored = [row for row in records if row["status"] == Status.OK]
+    stored = stored_rows(collection.read(Table.RECORDS, part))
     files, rows = Files(), list[dict[str, Any]]()
     for number, (shard, members) in enumerate(pack_images(stored, partial(_read_file, collection.root), temporary)):
         shard_name = f"shards/{part}-{number:03d}.tar"

@@ -4,9 +4,6 @@
     scores/00000-<hash>.parquet      a part of a table; its name tells its content, so nothing is ever overwritten
     shards/00000-<hash>-000.tar      images of part 00000
 
-    <cache>/stores/<address>/tables/<sha256>.parquet   parts that were read
-    <cache>/stores/<address>/work/<name>/              journals, logs, and images of a part that is not committed
-
 A part is committed by one change of collection.json, when all its files are there. What a killed process left is named
 nowhere, and counts for nothing.
 """
@@ -28,7 +25,6 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dreamloom.base.cache_folder import cache_folder
 from dreamloom.base.errors import UserError
 from dreamloom.base.files import commit, copy, make_folder, remove_leftovers
 from dreamloom.base.own_folders import COLLECTION_MANIFEST
@@ -39,26 +35,26 @@ from dreamloom.base.shared_document import Content, SharedDocument
 from dreamloom.base.store_workers import StoreWorker, work_at
 from dreamloom.base.versions import TABLES
 from dreamloom.base.workers import Work
-from dreamloom.scrape.collection.packing import INDEX, Files, describe, is_image, is_table, object_of, pack_images
-from dreamloom.scrape.collection.schema import Row, Status, Table
+from dreamloom.scrape.collection.packing import (
+    INDEX,
+    SHARDS,
+    Files,
+    ImagePlace,
+    describe,
+    files_of_parts,
+    is_index,
+    is_table,
+    object_of,
+    pack_images,
+    read_places,
+    stored_rows,
+)
+from dreamloom.scrape.collection.schema import Table
+from dreamloom.scrape.collection.store_cache import tables_of
 
-_FOLDER, SHARDS = "stores", "shards"
 _UNUSED_S = 86_400
 """Seconds after which a part in the cache goes that the collection has no more."""
 _SHA256 = re.compile("[0-9a-f]{64}")
-ImagePlace = tuple[str, int, int]
-"""An image's shard, its first byte there, and its size."""
-
-
-def folder_of(address: str) -> Path:
-    """Returns the folder of what is under way on this machine in the collection at an address."""
-    name = hashlib.blake2b(address.encode(), digest_size=16).hexdigest()
-    return cache_folder() / _FOLDER / name / "work" / address.rpartition("/")[2]
-
-
-def cached_tables() -> list[Path]:
-    """Returns the folders in the cache that hold tables of collections at addresses, one for each address."""
-    return sorted((cache_folder() / _FOLDER).glob("[!.]*/tables"))
 
 
 class StorePlace:
@@ -73,18 +69,34 @@ class StorePlace:
     """
 
     def __init__(self, address: str, root: Path) -> None:
-        self.address, self._root, self._cache = address, root, root.parents[1] / "tables"
+        self.address, self._root, self._cache = address, root, tables_of(address)
         self._store = Store(address)
         begin = {"schema": TABLES.version, "name": root.name, "files": {}}
         self._document = SharedDocument(address, COLLECTION_MANIFEST, begin)
         self._worker: StoreWorker | None = None
         self._metadata: dict[str, dict[str, str]] = {}
         self._guard, self._knows_shards = threading.Lock(), False
-        self._read_places = lru_cache(maxsize=4)(_read_places)
+        self._kept_to: Files | None = None
+        self._read_places = lru_cache(maxsize=4)(read_places)
 
     @property
     def _files(self) -> Files:
-        return self._checked(self._document.glance())
+        return self._checked(self._document.glance()) if self._kept_to is None else self._kept_to
+
+    def keep_to(self, files: Files) -> None:
+        """Reads only these files from now on, whatever others write."""
+        self._kept_to = files
+
+    def fetch_tables(self) -> None:
+        """Fetches the tables that are not in the cache, and removes from it what the collection has no more.
+
+        Raises:
+            UserError: one can't be read, or is not what was put there.
+        """
+        for name in filter(lambda name: is_table(name) or is_index(name), self._files):
+            table, _, file = name.partition("/")
+            self.path(table, file.removesuffix(".parquet"))
+        self._forget_old_tables()
 
     def _checked(self, content: Content) -> Files:
         TABLES.check(content.get("schema"), Path(self.address) / COLLECTION_MANIFEST)
@@ -215,7 +227,7 @@ class StorePlace:
                 for part in parts:
                     self._worker.require_lease(content, f"{table}-{part}")
             files = self._checked(content)
-            old = {name: files.pop(name) for name in _names_of(files, table, parts)}
+            old = {name: files.pop(name) for name in files_of_parts(files, table, parts)}
             replaced.update(object_of(name, described) for name, described in old.items())
             content["files"] = dict(sorted({**files, **new}.items()))
 
@@ -246,7 +258,7 @@ class StorePlace:
 
     def _put_images(self, part: str, rows: pa.Table, temporary: Path) -> Files:
         """Puts the shards of a part's images, unless these very images are there. Returns these files."""
-        index, stored = f"{SHARDS}/{part}.parquet", _stored(rows)
+        index, stored = f"{SHARDS}/{part}.parquet", stored_rows(rows)
         stamp = hashlib.blake2b(json.dumps(stored).encode(), digest_size=16).hexdigest()
         if index in self._files:
             metadata = self.metadata(SHARDS, part)
@@ -285,6 +297,11 @@ class StorePlace:
         """
         return self._places(Path(name).parent.name).get(name)
 
+    def describe(self, name: str) -> str:
+        """Returns where an image should be, for people."""
+        place = self.place_of(name)
+        return f"{Path(name).name} in {self.address}" + (f"/{place[0]}" if place else "")
+
     def has_image(self, name: str) -> bool:
         """Tells whether an image is there."""
         return (self._root / name).is_file() or self.place_of(name) is not None
@@ -306,25 +323,3 @@ class StorePlace:
     def _places(self, part: str) -> Mapping[str, ImagePlace]:
         with self._guard:
             return self._read_places(self.path(SHARDS, part))
-
-
-def _read_places(index: Path) -> Mapping[str, ImagePlace]:
-    rows = pq.read_table(index, partitioning=None).to_pylist() if index.exists() else []
-    if strange := next((row["image"] for row in rows if not is_image(row["image"])), None):
-        raise UserError(f"An index of shards names an image {strange!r}, which is none; copy the collection anew.")
-    return {row["image"]: (row["shard"], row["offset"], row["bytes"]) for row in rows}
-
-
-def _stored(rows: pa.Table) -> list[Row]:
-    columns = rows.select(["status", "image", "bytes", "image_sha256"]).to_pylist()
-    return [row for row in columns if row["status"] == Status.OK]
-
-
-def _names_of(files: Files, table: str, parts: Sequence[str]) -> list[str]:
-    """Returns the files of parts, with the shards of records."""
-    names = {f"{table}/{part}.parquet" for part in parts}
-    if table != Table.RECORDS:
-        return [name for name in files if name in names]
-    names |= {f"{SHARDS}/{part}.parquet" for part in parts}
-    of_part = tuple(f"{SHARDS}/{part}-" for part in parts)
-    return [name for name in files if name in names or name.startswith(of_part)]

@@ -15,14 +15,14 @@ from typing import Annotated
 from pydantic import Field
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import commit
+from dreamloom.base.files import commit, copy
 from dreamloom.base.own_folders import own_folder_kind
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.remote import address_of
 from dreamloom.base.stage import PathKind, StageConfig, Summary, recipe
 from dreamloom.base.threads import map_ordered
 from dreamloom.scrape.collection import CaptionKind, Collection, Row, Status, Table
-from dreamloom.scrape.collection.library import LibraryImages, open_library
+from dreamloom.scrape.collection.library import open_library
 from dreamloom.scrape.collection.parts import make_parts
 from dreamloom.scrape.collection.records import file_sha256, settle_images, summarize_records
 from dreamloom.scrape.datasets.fields import CAPTIONS, UserPath
@@ -80,9 +80,8 @@ def ingest_collection(
         folder, rows = collection.image_folder(part), list[Row]()
         records = _records(library, config, part)
         stored = [Path(record["image"]).name for record in records if record["status"] == Status.OK]
-        missing = [name for name in stored if not (folder / name).is_file()]
-        images = LibraryImages(config.path, library, part, missing)
-        for row in map_ordered(partial(_take, images, folder), records, _THREADS, ahead=4 * _THREADS):
+        library.place.bring([f"images/{part}/{name}" for name in stored if not (folder / name).is_file()])
+        for row in map_ordered(partial(_take, library, folder), records, _THREADS, ahead=4 * _THREADS):
             rows.append(row)
             progress(len(rows), len(records))
         if _recipe(library, config, part) != part_recipes[part]:
@@ -141,23 +140,31 @@ def _records(library: Collection, config: CollectionConfig, part: str) -> list[R
     return records
 
 
-def _take(images: LibraryImages, folder: Path, record: Row) -> Row:
+def _take(library: Collection, folder: Path, record: Row) -> Row:
     """Copies an image, unless it is there, and returns its row of the records."""
     if record["status"] != Status.OK:
         return record
     name, wanted = Path(record["image"]).name, record["image_sha256"]  # a path that leads elsewhere is not followed
-    target = folder / name
+    target, stored = folder / name, f"images/{folder.name}/{name}"
     if wanted is None or not target.is_file() or file_sha256(target) != wanted:
         with commit(target, sync=False) as temporary:
-            try:
-                images.copy(name, temporary)
-            except FileNotFoundError:
-                raise _differs(images, name, "is not there") from None
+            _copy(library, stored, temporary)
             found = file_sha256(temporary)
             if wanted not in (None, found):
-                raise _differs(images, name, "is not what its records say")
+                raise _differs(library, stored, "is not what its records say")
             wanted = found
-    return record | {"image": f"images/{folder.name}/{name}", "image_sha256": wanted}
+    return record | {"image": stored, "image_sha256": wanted}
+
+
+def _copy(library: Collection, image: str, target: Path) -> None:
+    source = library.image(image)
+    try:
+        if isinstance(source, bytes):
+            target.write_bytes(source)
+        else:
+            copy(source, target)
+    except FileNotFoundError:
+        raise _differs(library, image, "is not there") from None
 
 
 def _changed(config: CollectionConfig) -> UserError:
@@ -165,10 +172,10 @@ def _changed(config: CollectionConfig) -> UserError:
     return UserError(f"{where} changed while it was read; run again when its project is done with it.")
 
 
-def _differs(images: LibraryImages, name: str, how: str) -> UserError:
+def _differs(library: Collection, image: str, how: str) -> UserError:
     return UserError(
-        f"{images.describe(name)} {how}: its project is at work on it, or it is damaged. Run again when that is done; "
-        f"`dreamloom collection verify {images.where}` says what is amiss."
+        f"{library.place.describe(image)} {how}: its project is at work on it, or it is damaged. Run again when that "
+        f"is done; `dreamloom collection verify {library.where}` says what is amiss."
     )
 
 

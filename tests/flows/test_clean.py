@@ -11,8 +11,9 @@ import pytest
 
 from dreamloom.flows.cli import run
 from dreamloom.scrape.collection import Collection, Table
-from dreamloom.scrape.collection.library import copies_of, open_library
+from dreamloom.scrape.collection.library import open_library
 from dreamloom.scrape.collection.shards import push_collection
+from dreamloom.scrape.collection.store_cache import tables_of
 
 
 def age(path: Path, days: float) -> None:
@@ -75,21 +76,19 @@ def test_cached_tables_of_collections_at_addresses_go_when_nothing_used_them_lat
     names = [f"memory://clean/{name}" for name in ("unused", "lately", "source")]
     for name in names:
         push_collection(Collection(small.workspace / "collections" / "squares"), name)
-        age(open_library(Path(name)).root.parent, 40)
-    addresses = [Path(name) for name in names]
-    open_library(addresses[1])
-    tables = Collection(names[0]).part_path(Table.RECORDS, "00000").parent  # of work at the address itself
-    age(tables, 40)
+        open_library(Path(name))
+        age(tables_of(name), 40)
+    open_library(Path(names[1]))
     small.change("sources", "taken", to={"kind": "collection", "role": "training", "path": names[2]})
     capsys.readouterr()
-    copies = [copies_of(address)[0].parent for address in addresses]
+    tables = [tables_of(name) for name in names]
     for flags in (["--dry-run"], []):
         assert run(["clean", str(small.file), "--json", *flags]) == 0
         rows = json.loads(capsys.readouterr().out)
         inside = [row for row in rows if Path(row["path"]).is_relative_to(tmp_path / "cache")]
-        assert [Path(row["path"]) for row in inside] == [copies[0], tables] and inside[0]["bytes"] > 0
-        assert [copy.exists() for copy in [*copies, tables]] == [bool(flags), True, True, bool(flags)]
-    assert len(open_library(addresses[0]).parts(Table.RECORDS)) > 0, "fetched again"
+        assert [Path(row["path"]) for row in inside] == [tables[0]] and inside[0]["bytes"] > 0
+        assert [folder.exists() for folder in tables] == [bool(flags), True, True]
+    assert len(open_library(Path(names[0])).parts(Table.RECORDS)) > 0, "fetched again"
 
 
 def test_retention_days_are_those_of_project_yaml(small: Any, capsys: pytest.CaptureFixture[str]) -> None:
