@@ -9,6 +9,7 @@ import posixpath
 import re
 import time
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -105,7 +106,8 @@ def file_system(address: str) -> tuple[Any, str]:
 
 def version_of(info: dict[str, Any]) -> str:
     """Returns what a file system tells of a file that changes with its content; empty: nothing."""
-    return next((str(info[name]) for name in _VERSIONS if info.get(name)), "")
+    version = next((info[name] for name in _VERSIONS if info.get(name)), "")
+    return str(version.timestamp() if isinstance(version, datetime) else version)  # a listing may have seconds
 
 
 _VERSIONS = ("ETag", "etag", "blob_id", "md5", "LastModified", "mtime", "created")

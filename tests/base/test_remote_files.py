@@ -8,7 +8,7 @@ from dreamloom.base import remote
 from dreamloom.base.cache_folder import cache_folder
 from dreamloom.base.errors import UserError
 from dreamloom.base.file_index import content_hash, content_hashes
-from dreamloom.base.remote import Store, address_of
+from dreamloom.base.remote import Store, address_of, file_system
 from dreamloom.base.remote_files import list_files, read_range, state_of, whole_file
 from tests.s3 import S3
 
@@ -44,6 +44,14 @@ def test_files_are_listed_and_read_by_parts_and_whole(s3: type[S3]) -> None:
         assert read_range(file, 90, 10) == bytes(range(90, 100))
     assert s3.asked == ["bytes=10-14"], "the rest was taken from the cache"
     assert list_files("s3://bucket/none") == {}
+
+
+def test_a_file_is_in_one_state_whether_it_was_listed_or_asked_for() -> None:
+    filesystem, root = file_system("memory://states")
+    filesystem.pipe_file(f"{root}/0.tar", b"abc")
+    listed = list_files("memory://states")["0.tar"]
+    with whole_file("memory://states/0.tar", 1.0) as stream:  # which compares it with its state now
+        assert stream.read() == b"abc" and listed == state_of("memory://states/0.tar")
 
 
 def test_the_cache_keeps_what_was_opened_last_and_no_more_than_it_may(s3: type[S3]) -> None:
