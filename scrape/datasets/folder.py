@@ -16,7 +16,7 @@ from dreamloom.base.given_names import reads_like_a_caption
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.remembered import remembered
 from dreamloom.base.stage import PART_ROWS, Summary, recipe
-from dreamloom.base.tree_state import tree_state
+from dreamloom.base.tree_state import TreeLook, look_at_tree
 from dreamloom.scrape.collection import CaptionKind, Collection, Table, key_of
 from dreamloom.scrape.datasets.fields import CAPTIONS, PROVENANCE, FolderSourceConfig, KeepEmpty, PartRows, UserPath
 from dreamloom.scrape.datasets.image_files import ListedFile
@@ -177,7 +177,7 @@ class _Listing:
     @cached_property
     def known(self) -> dict[str, dict[str, Any]]:
         """Part → the recipe that knows files by name, size and time; and images left out, by a word for the reason."""
-        state = tree_state([self._config.path], self._config.follow_links)
+        state = self._tree.state
         if state is None or _reads_kohya(self._config):  # whose JSON may lie beside the folder
             return self._look()
         return dict(remembered(self._place("folder listing", [state]), self._look))
@@ -195,8 +195,12 @@ class _Listing:
         return _kohya_captions(self._config, paths)
 
     @cached_property
+    def _tree(self) -> TreeLook:
+        return look_at_tree([self._config.path], self._config.follow_links)
+
+    @cached_property
     def _found(self) -> FoundImages:
-        return find_runs(self._config.path, self._config.follow_links)
+        return find_runs(self._config.path, self._config.follow_links, self._tree)
 
     @cached_property
     def _parts(self) -> dict[str, list[ImageRun]]:
@@ -250,12 +254,12 @@ def _measure(config: FolderConfig) -> SourceSize:
     """Counts the images, unless no file changed since they were counted."""
 
     def count() -> dict[str, Any]:
-        found = find_runs(config.path, config.follow_links)
+        found = find_runs(config.path, config.follow_links, look)
         return asdict(SourceSize(found.count, "images", found.bytes))
 
-    state = tree_state([config.path], config.follow_links)
-    known = recipe("folder size", VERSION, config, [str(state), config.model_dump_json()])
-    return SourceSize(**(count() if state is None else remembered(known, count)))
+    look = look_at_tree([config.path], config.follow_links)
+    known = recipe("folder size", VERSION, config, [str(look.state), config.model_dump_json()])
+    return SourceSize(**(count() if look.state is None else remembered(known, count)))
 
 
 def _refuse_own_output(collection: Collection, config: FolderConfig) -> None:

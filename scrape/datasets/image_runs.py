@@ -18,7 +18,7 @@ from dreamloom.base.folder_names import FolderNames
 from dreamloom.base.listing import folder_names, list_folder, visit_folders
 from dreamloom.base.remembered import remembered
 from dreamloom.base.stage import recipe
-from dreamloom.base.tree_state import FolderLook, look_at_tree
+from dreamloom.base.tree_state import FolderLook, TreeLook, look_at_tree
 from dreamloom.scrape.datasets.image_files import find_images, is_entered, is_image, require_folder_of_images
 from dreamloom.scrape.datasets.source_kind import size_of_files
 
@@ -68,11 +68,17 @@ class FoundImages:
         return parts
 
 
-def find_runs(folder: Path, follow_links: bool = False) -> FoundImages:
-    """Finds the images that `dreamloom.scrape.datasets.image_files.find_images` does, and raises what it does."""
+def find_runs(folder: Path, follow_links: bool = False, look_before: TreeLook | None = None) -> FoundImages:
+    """Finds the images that `dreamloom.scrape.datasets.image_files.find_images` does, and raises what it does.
+
+    Args:
+        folder: the folder.
+        follow_links: whether links to folders outside this one are followed.
+        look_before: what was seen in it just now; None: it is looked at.
+    """
     require_folder_of_images(folder)
     left_out = Counter[str]()
-    seen = look_at_tree([folder], follow_links).folders
+    seen = (look_before or look_at_tree([folder], follow_links)).folders
     enters = partial(is_entered, root=Path(os.path.realpath(folder)), left_out=left_out, follow_links=follow_links)
 
     def look(inside: Path) -> tuple[dict[str, Any], list[Path]]:
