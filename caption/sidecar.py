@@ -18,7 +18,7 @@ import yaml
 
 from dreamloom.base.documents import DocumentError, parse_json, parse_yaml, read_text
 from dreamloom.base.files import commit
-from dreamloom.base.folder_names import FolderNames
+from dreamloom.base.folder_names import FolderNames, fold_name
 from dreamloom.base.image_types import IMAGE_EXTENSIONS
 from dreamloom.base.tables import caption_texts, written_list
 from dreamloom.base.text import without_surrogates
@@ -178,7 +178,9 @@ def parse_sidecars(
             if suffix in (".yaml", ".yml"):
                 content = _add_yaml(content, parse_entries(parse_yaml(text, typed=False)), file, encoding)
             elif suffix == ".json":
-                content = content if content.filled_prompts or content.tags else _add_json(content, text, encoding)
+                is_own = fold_name(file).startswith(fold_name(f"{os.path.splitext(name)[0]}."))
+                has_some = content.filled_prompts or content.tags
+                content = content if has_some else _add_json(content, text, encoding, is_own)
             elif not content.filled_prompts:
                 found = _of_text(text, "txt" if suffix == ".txt" else "caption", encoding)
                 content = content if found.is_blank and content.prompts else found
@@ -222,11 +224,14 @@ def _add_yaml(content: SidecarContent, entries: Entries, file: str, encoding: st
     return added
 
 
-def _add_json(content: SidecarContent, text: str, encoding: str) -> SidecarContent:
-    """Adds the caption of x.json; JSON without one is another program's."""
+def _add_json(content: SidecarContent, text: str, encoding: str, is_own: bool) -> SidecarContent:
+    """Adds the caption of x.json; JSON without one is another program's.
+
+    One that is not called x has a caption of x's only if it is of Google Photos, which calls it otherwise.
+    """
     document = parse_json(text)
     by_lower = {key.lower(): value for key, value in document.items()} if isinstance(document, dict) else {}
-    cells = [by_lower[key] for key in ("caption", "text", "captions") if key in by_lower]
+    cells = [by_lower[key] for key in ("caption", "text", "captions") if key in by_lower and is_own]
     if isinstance(document, dict) and {"title", "photoTakenTime"} <= document.keys():  # of Google Photos
         cells += [document["description"]] if document.get("description") else []
     prompts = next(filter(None, map(caption_texts, cells)), [])

@@ -13,8 +13,10 @@ _OF_GOOGLE = ".supplemental-metadata"
 _GOOGLE_LENGTH = 46
 """Characters at which Google Photos cuts the name of a .json, without its extension and its number."""
 _GOOGLE_EDITS = "edited|effects|smile|mix|bearbeitet|bewerkt|modifié|modificato|ha editado|editat|edytowane|編集済み"
-_GOOGLE_NAME = re.compile(rf"(?P<stem>.+?)(?:-(?:{_GOOGLE_EDITS}))?(?P<number>\(\d+\))?(?P<extension>\.[^.]*)")
+_GOOGLE_NAME = re.compile(rf"(?P<stem>.+?)(?P<edit>-(?:{_GOOGLE_EDITS}))?(?P<number>\(\d+\))?(?P<extension>\.[^.]*)")
 """"x-edited(1).jpg", which has no .json of its own."""
+_ORIGINALS = (".jpg", ".heic", ".jpeg", ".png", ".dng", ".webp")
+"""Extensions of what an edited image may have been made from."""
 
 
 def find_sidecars(image: str, siblings: FolderNames) -> list[tuple[str, str]]:
@@ -54,7 +56,9 @@ def find_sidecars(image: str, siblings: FolderNames) -> list[tuple[str, str]]:
 def _google_names(image: str, siblings: FolderNames) -> Iterator[str]:
     """Yields the names that Google Photos may give to an image's .json, folded as the image's own."""
     if match := _GOOGLE_NAME.fullmatch(image):
-        title, number = f"{match['stem']}{match['extension']}", match["number"] or ""
-        for end in range(len(_OF_GOOGLE), 0, -1) if title in siblings.other_stems else ():
-            yield f"{title}{_OF_GOOGLE[:end]}{number}.json"
-        yield f"{title[:_GOOGLE_LENGTH]}{number}.json"
+        number = match["number"] or ""
+        for extension in dict.fromkeys((match["extension"], *(_ORIGINALS if match["edit"] else ()))):
+            title = f"{match['stem']}{extension}"
+            for end in range(len(_OF_GOOGLE), 0, -1) if title in siblings.other_stems else ():
+                yield f"{title}{_OF_GOOGLE[:end]}{number}.json"
+            yield f"{title[:_GOOGLE_LENGTH]}{number}.json"

@@ -143,13 +143,27 @@ _LONG = f"{'kite ' * 9}x"  # 46 characters, at which Google Photos cuts
         (f"{_LONG}x(1).jpg", f"{_LONG}(1).json"),
         (f"{_LONG[:-2]}.jpg", f"{_LONG[:-2]}.j.json"),
         ("IMG_1-editedness.jpg", None),
+        ("IMG_3-edited.jpg", "IMG_3.HEIC.json"),
+        ("IMG_3.jpg", None),
     ],
 )
 def test_the_json_of_google_photos_is_that_of_its_image(image: str, sidecar: str | None) -> None:
     names = ["IMG_1.jpg.json", "IMG_1.jpg(1).json", "IMG_1.jpg.supplemental-metadata(2).json", "metadata.json"]
     names += ["IMG_2.jpg.supplemental-meta(1).json", f"{_LONG}.json", f"{_LONG}(1).json", f"{_LONG[:-2]}.j.json"]
+    names += ["IMG_3.HEIC.json"]
     found = find_sidecars(image, FolderNames([image, "IMG_1.jpg", "IMG_2.jpg", *names]))
     assert found == ([(".json", sidecar)] if sidecar else [])
+
+
+@pytest.mark.parametrize(
+    ("document", "caption"), [('{"caption": "of another"}', "a dog-mix|name"), (GOOGLE % "a kite", "a kite|json")]
+)
+def test_json_of_another_name_counts_only_if_google_photos_wrote_it(
+    tmp_path: Path, document: str, caption: str
+) -> None:
+    (tmp_path / "a dog.jpg.json").write_text(document)
+    found = read_caption(tmp_path / "a dog-mix.jpg", FolderNames(["a dog.jpg", "a dog-mix.jpg", "a dog.jpg.json"]))
+    assert f"{found.text}|{found.origin}" == caption
 
 
 def test_other_json_in_a_folder_is_no_stray_text() -> None:
