@@ -33,7 +33,7 @@ from dreamloom.caption.convert import convert
 from dreamloom.caption.filename import NameWriter, read_name
 from dreamloom.caption.formats import FORMATS
 from dreamloom.caption.formats.target import Log
-from dreamloom.caption.sidecar import write_sidecar
+from dreamloom.caption.sidecar_writer import write_sidecar
 
 WORDS = ("a man", "woman", "dog", "cat", "red", "blue", "old", "car", "bench", "on", "in", "of", "with", "photo")
 ODD = ("con", "NUL", "multiply", "", "日本語のタイトル", "¡qué 🚲!", "who? 50/50", "blue_eyes", "v1.5", "x\ny", "end ")

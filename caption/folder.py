@@ -33,7 +33,8 @@ from dreamloom.caption.filename import MAX_BYTES, RESERVED
 from dreamloom.caption.formats.rows import Row as NamedRow
 from dreamloom.caption.ranking import DOUBTFUL, Candidate, is_doubtful, select_best
 from dreamloom.caption.reuse import CANDIDATES_VERSION, candidate_recipes
-from dreamloom.caption.sidecar import encode_text, read_caption
+from dreamloom.caption.sidecar import read_caption
+from dreamloom.caption.sidecar_writer import encode_text
 from dreamloom.scrape.collection import CaptionKind
 from dreamloom.scrape.collection.journal import Journal
 from dreamloom.scrape.collection.schema import Row

@@ -14,10 +14,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Literal
 
-import yaml
-
 from dreamloom.base.documents import DocumentError, parse_json, parse_yaml, read_text
-from dreamloom.base.files import commit
 from dreamloom.base.folder_names import FolderNames, fold_name
 from dreamloom.base.image_types import IMAGE_EXTENSIONS
 from dreamloom.base.tables import caption_texts, written_list
@@ -301,29 +298,3 @@ def _weight(value: Any, tag: str) -> float:
     if not math.isfinite(weight):
         raise DocumentError(f"the weight of {tag[:40]} is not a number")
     return weight
-
-
-def write_sidecar(image: Path, text: str) -> Path:
-    """Writes an image's caption into the .txt beside it, so that `read_caption` returns it unchanged.
-
-    Returns:
-        The .txt; an existing one is replaced.
-    """
-    path = image.with_suffix(".txt")
-    with commit(path, sync=False) as temporary:
-        temporary.write_bytes(encode_text(text))
-    return path
-
-
-def encode_text(text: str) -> bytes:
-    """Encodes a caption for a .txt or .caption; inverts `dreamloom.base.documents.decode_text`."""
-    # readers remove one line end at the end and a mark at the beginning, and take zeros for UTF-16
-    ended = text + "\n" if text.endswith("\n") else text
-    return ended.encode("utf-8-sig" if text.startswith("\ufeff") or "\0" in text else "utf-8", "replace")
-
-
-def encode_yaml(text: str) -> bytes:
-    """Encodes a caption as EveryDream 2's image YAML; all of it is the main prompt."""
-    legible = "\x85" not in text  # a Unicode line break, which PyYAML escapes only if told to
-    prompt = text.encode("utf-8", "replace").decode()
-    return yaml.safe_dump({"main_prompt": prompt}, allow_unicode=legible, width=2**31).encode()

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from dreamloom.base.errors import UserError
 from dreamloom.base.files import fsync_all, link
 from dreamloom.base.progress import Progress, silent
-from dreamloom.caption.sidecar import write_sidecar
+from dreamloom.caption.sidecar_writer import write_sidecar
 from dreamloom.curate.balance import format_multiply
 from dreamloom.curate.crop import write_crop
 from dreamloom.curate.manifest import DROPPED, TRAIN, manifest_path, read_manifest

@@ -31,7 +31,7 @@ from dreamloom.caption.filename import read_name
 from dreamloom.caption.formats.rows import sanitize
 from dreamloom.caption.formats.target import MADE, RIGHT, SKIPPED, Log, Target
 from dreamloom.caption.new_folder import check_new_folder, claim_folder
-from dreamloom.caption.sidecar import encode_text
+from dreamloom.caption.sidecar_writer import encode_text
 from dreamloom.scrape.datasets.image_files import read_file
 
 _THREADS = min(16, os.cpu_count() or 1)

@@ -8,7 +8,8 @@ from dreamloom.base.text import without_surrogates
 from dreamloom.caption.filename import NameWriter
 from dreamloom.caption.formats.rows import Note, Row, list_images, read_noted_sidecars, sanitize
 from dreamloom.caption.formats.target import Target
-from dreamloom.caption.sidecar import encode_text, resolve_caption
+from dreamloom.caption.sidecar import resolve_caption
+from dreamloom.caption.sidecar_writer import encode_text
 from dreamloom.scrape.datasets.sidecar_files import SIDECARS
 
 

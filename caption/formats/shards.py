@@ -18,7 +18,7 @@ from dreamloom.base.image_types import IMAGE_EXTENSIONS
 from dreamloom.base.pixels import ImageError
 from dreamloom.caption.formats.rows import Note, Row, sanitize
 from dreamloom.caption.formats.target import SKIPPED, Target
-from dreamloom.caption.sidecar import encode_text
+from dreamloom.caption.sidecar_writer import encode_text
 from dreamloom.scrape.datasets.shard_files import find_shards
 from dreamloom.scrape.datasets.webdataset import (
     Sample,

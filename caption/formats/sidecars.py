@@ -7,7 +7,8 @@ from pathlib import Path
 from dreamloom.caption.filename import CONTROLS
 from dreamloom.caption.formats.rows import Note, Row, UniqueNames, list_images, read_noted_sidecars
 from dreamloom.caption.formats.target import SKIPPED, Target
-from dreamloom.caption.sidecar import encode_text, encode_yaml, resolve_caption
+from dreamloom.caption.sidecar import resolve_caption
+from dreamloom.caption.sidecar_writer import encode_text, encode_yaml
 
 
 def read(suffixes: tuple[str, ...], folder: Path, note: Note) -> Iterator[Row]:

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from dreamloom.base.folder_names import FolderNames
 from dreamloom.caption.filename import NameWriter
-from dreamloom.caption.sidecar import Caption, read_caption, stray_texts, write_sidecar
+from dreamloom.caption.sidecar import Caption, read_caption, stray_texts
+from dreamloom.caption.sidecar_writer import write_sidecar
 from dreamloom.scrape.datasets.sidecar_files import find_sidecars
 
 captions = st.text(max_size=300) | st.text("a_.\r\n\ufeff\x00 ", max_size=9)
