@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -179,18 +180,27 @@ def connect(config: RayConfig) -> Any:
         raise UserError(
             "engine ray is not installed: pip install -e '.[ray]' in dreamloom's clone, or leave engine out."
         ) from None
-    if not ray.is_initialized():
+    with _connecting:
+        if ray.is_initialized():
+            return ray
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_raylet_start_wait_time_s", "120")  # a machine at work needs more than 30
         where = config.address or os.environ.get("RAY_ADDRESS") or "this machine"
         try:
-            _start(ray, config)
+            if threading.current_thread() is threading.main_thread():
+                _start(ray, config)
+            else:
+                _start_in_lasting_thread(ray, config)
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise UserError(
                 f"ray.address: no cluster of Ray answers at {where} ({error}); start one with `ray start --head`, or "
                 "leave the address out to use this machine."
             ) from error
     return ray
+
+
+_connecting = threading.Lock()
+"""Sources are brought in side by side, and Ray is started once."""
 
 
 def _start(ray: Any, config: RayConfig) -> None:
@@ -213,6 +223,22 @@ def _start(ray: Any, config: RayConfig) -> None:
                     "has to be there within 15 s; wait for them and run again, or leave engine out."
                 ) from error
             _log.warning("Ray was too slow to start on this machine, and is started again (%d)", number + 1)
+
+
+def _start_in_lasting_thread(ray: Any, config: RayConfig) -> None:
+    """Does as `_start` in a thread that lives on, as Ray's processes die with the thread that started them."""
+    outcome = Future[None]()
+
+    def start() -> None:
+        try:
+            _start(ray, config)
+            outcome.set_result(None)
+        except Exception as error:  # noqa: BLE001 - it is raised by the caller
+            outcome.set_exception(error)
+        threading.Event().wait()
+
+    threading.Thread(target=start, name="ray", daemon=True).start()
+    outcome.result()
 
 
 def _was_slow(error: Exception) -> bool:

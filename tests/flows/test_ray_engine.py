@@ -1,12 +1,15 @@
 """Stages on Ray: the tables are those of one process, also where a worker is killed; nothing imports Ray unasked."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Barrier, BrokenBarrierError, Thread, current_thread
 from types import SimpleNamespace
 from typing import Any
 
@@ -64,6 +67,25 @@ def test_where_ray_starts_too_slowly_it_is_started_again_and_then_told(
         with pytest.raises(UserError, match="Ray did not start on this machine, 4 times, as other programs keep it"):
             connect(RayConfig())
     assert events == ["init", "shutdown"] * slow_starts + ["init"] * (slow_starts == 3)
+
+
+def test_sources_side_by_side_start_ray_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[Thread] = []
+    both = Barrier(2)
+
+    def is_initialized() -> bool:
+        if not started:
+            with contextlib.suppress(BrokenBarrierError):  # with both inside, both would start it
+                both.wait(timeout=0.2)
+        return bool(started)
+
+    slow = SimpleNamespace(is_initialized=is_initialized, init=lambda **_: started.append(current_thread()))
+    monkeypatch.setitem(sys.modules, "ray", slow)
+    monkeypatch.setenv("RAY_raylet_start_wait_time_s", "120")
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(connect, [RayConfig()] * 2)) == [slow, slow]
+    assert [thread.is_alive() for thread in started] == [True], "its processes die with the thread that started them"
 
 
 @pytest.fixture(scope="module")
