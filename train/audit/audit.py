@@ -4,7 +4,8 @@
     <output>/pictures/                  the pictures that both models drew
     <output>/measured/                  what is measured so far, by recipe: a killed audit goes on
 
-Each part has a recipe of its own, so a change of one part's settings measures that part alone anew.
+Each part has a recipe of its own, so a change of one part's settings measures that part alone anew. What the base takes
+images for does not depend on a whole model, so another one audited in the same folder is asked alone.
 """
 
 from collections.abc import Sequence
@@ -43,7 +44,7 @@ from dreamloom.train.families.check import check_base_model
 from dreamloom.train.families.suit import suit_family
 from dreamloom.train.run.find import TrainedModel, find_trained_model
 
-VERSIONS = {"drift": 3, "classes": 2, "pictures": 2}
+VERSIONS = {"drift": 4, "classes": 2, "pictures": 2}
 """Of each part; raised when the same config, models and images would give other numbers."""
 RESULTS = "audit.json"
 KID_PICTURES = 1000
@@ -126,9 +127,11 @@ class _Work:
         """Part → recipe."""
         content = self.class_images.dataset.digest() if self.class_images else ""
         classes = self.class_images.classes if self.class_images else {}
+        asked = recipe_values(self.config, CLASSES.name), [content, str(classes)]
         return {
             "drift": self._recipe("drift", recipe_values(self.config, DRIFT.name), self.vocabulary),
-            "classes": self._recipe("classes", recipe_values(self.config, CLASSES.name), [content, str(classes)]),
+            "classes": self._recipe("classes", *asked),
+            "classes-base": self._recipe("classes", *asked, of_base=True),
             "pictures": self._recipe("pictures", recipe_values(self.config, PICTURES.name), self.vocabulary),
         }
 
@@ -139,9 +142,10 @@ class _Work:
         models = clip_models(settings) if settings else {}
         return recipe("audit", max(VERSIONS.values()), {}, list(self.recipes.values()), models)
 
-    def _recipe(self, part: str, values: dict[str, Any], made_from: Sequence[str]) -> str:
-        trained = self.trained.checkpoint or self.trained.name
-        models = {"base": fingerprint(self.base), "model": fingerprint(trained)}
+    def _recipe(self, part: str, values: dict[str, Any], made_from: Sequence[str], of_base: bool = False) -> str:
+        models = {"base": fingerprint(self.base)}
+        if not of_base or self.trained.config is not None:  # a run's own VAE and schedule are the base's, too
+            models["model"] = fingerprint(self.trained.checkpoint or self.trained.name)
         return recipe(f"audit {part}", VERSIONS[part], {**recipe_values(self.config), **values}, made_from, models)
 
     def _journal(self, part: str) -> Journal:
@@ -174,8 +178,8 @@ class _Work:
             return (), (), {}
         questions, problems = classify.ask(pair.base, self.class_images, self.config, progress=progress)
         right, margins, seconds = [], [], 0.0
-        for which, model in (("base", pair.base), ("model", pair.model)):
-            journal = self._journal("classes").of(which)
+        for part, model in (("classes-base", pair.base), ("classes", pair.model)):
+            journal = self._journal(part)
             answers = classify.answer(model, questions, self.config, pair.precision, journal, progress)
             right.append(np.array([float(answers[each.name].chosen in each.classes) for each in questions]))
             margins.append(np.array([answers[each.name].margin for each in questions]))

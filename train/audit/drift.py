@@ -51,20 +51,26 @@ def measure_drift(
 ) -> dict[str, Any]:
     """Measures each prompt that the journal does not have yet.
 
+    As many are drawn together as a batch holds: the same ones, whatever the journal has, so that a killed audit ends
+    with the same numbers.
+
     Returns:
         Prompt → "apart" and "spread": the distances of which `relative_drifts` makes drifts, each [noises].
     """
     others = _others(list(dict.fromkeys(prompts)), config.seed)
-    for done, (prompt, other) in enumerate(others.items()):
-        progress(done, len(others), "drift")
-        if prompt not in journal.results:
-            start = time.monotonic()
-            key = stream_key(config.seed, "audit latents", prompt)
-            base = _draw(pair.base, prompt, key, config)
-            apart = _distances(_draw(pair.model, prompt, key, config), base)
-            spread = _distances(_draw(pair.base, other, key, config), base)
-            journal.put(prompt, {"apart": apart, "spread": spread, "seconds": time.monotonic() - start})
-    progress(len(others), len(others), "drift")
+    names, together = list(others), max(1, config.batch_size // config.drift_latents)
+    for start in range(0, len(names), together):
+        progress(start, len(names), "drift")
+        part = names[start : start + together]
+        if any(prompt not in journal.results for prompt in part):
+            begin = time.monotonic()
+            base = _draw(pair.base, part, part, config)
+            apart = _distances(_draw(pair.model, part, part, config), base)
+            spread = _distances(_draw(pair.base, [others[prompt] for prompt in part], part, config), base)
+            seconds = (time.monotonic() - begin) / len(part)
+            for prompt, moved, other in zip(part, apart, spread, strict=True):
+                journal.put(prompt, {"apart": moved, "spread": other, "seconds": seconds})
+    progress(len(names), len(names), "drift")
     return {prompt: journal.results[prompt] for prompt in others}
 
 
@@ -84,16 +90,20 @@ def _others(prompts: Sequence[str], seed: int) -> dict[str, str]:
     return {prompt: after[prompt] for prompt in prompts}
 
 
-def _draw(model: Model, prompt: str, key: int, config: AuditConfig) -> Tensor:
-    """Draws the latents of a prompt from the noises of a key, [noises, C, h, w]."""
+def _draw(model: Model, prompts: Sequence[str], noises_of: Sequence[str], config: AuditConfig) -> Tensor:
+    """Draws the latents of prompts, each from the noises of a prompt, [prompts, noises, C, h, w]."""
     size = (config.resolution, config.resolution)
+    keys = [stream_key(config.seed, "audit latents", prompt) for prompt in noises_of]
     drawings = [
         Drawing(prompt, "", size, config.drift_sample_steps, config.guidance_scale, "ddim", (key, number), prompt)
+        for prompt, key in zip(prompts, keys, strict=True)
         for number in range(config.drift_latents)
     ]
-    return draw_latents(model, drawings, config)
+    latents = draw_latents(model, drawings, config)
+    return latents.view(len(prompts), config.drift_latents, *latents.shape[1:])
 
 
-def _distances(left: Tensor, right: Tensor) -> list[float]:
-    """The root mean square difference of each."""
-    return [float(value) for value in ((left - right) ** 2).mean(dim=(1, 2, 3)).sqrt().tolist()]
+def _distances(left: Tensor, right: Tensor) -> list[list[float]]:
+    """The root mean square difference of each noise, of each prompt."""
+    distances: list[list[float]] = ((left - right) ** 2).mean(dim=(2, 3, 4)).sqrt().tolist()
+    return distances

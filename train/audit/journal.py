@@ -26,10 +26,6 @@ class Journal:
                 except (ValueError, KeyError, TypeError):
                     continue
 
-    def of(self, which: str) -> "Journal":
-        """Returns the journal of a part of this one, in a file beside it."""
-        return Journal(self.file.with_stem(f"{self.file.stem}-{which}") if self.file else None)
-
     def put(self, key: str, result: dict[str, Any]) -> None:
         """Adds a result."""
         self.results[key] = result

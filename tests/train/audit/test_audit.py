@@ -80,7 +80,7 @@ def test_a_copy_with_little_noise_has_not_surely_changed_and_a_broken_one_has(tm
 
 
 def test_a_killed_audit_goes_on_to_the_same_numbers(tiny_base: str, tmp_path: Path) -> None:
-    images, config = draw_classes(tmp_path / "images", 2), small_config(tmp_path)
+    images, config = draw_classes(tmp_path / "images", 2), small_config(tmp_path, batch_size=5)
     model = str(with_noise(Path(tiny_base), tmp_path / "model", 0.01))
     whole = audit(model, tiny_base, tmp_path / "whole", config, images)
     for stopped_at in (("classifying images", 2), ("drift", 1), ("drawing pictures", 2)):
@@ -119,6 +119,20 @@ def test_an_audit_that_is_there_is_read_and_a_change_of_one_part_leaves_the_othe
     assert journal.read_bytes() == before
     assert audit(tiny_base, tiny_base, folder, small_config(tmp_path, drift_sample_steps=3)).drift != ()
     assert len(list((folder / "measured").glob("drift-*.jsonl"))) == 2
+
+
+def test_another_model_in_the_same_folder_asks_the_base_no_more(tiny_base: str, tmp_path: Path) -> None:
+    images, config = draw_classes(tmp_path / "images", 2), small_config(tmp_path, num_pictures=0, max_concepts=1)
+    before = audit(tiny_base, tiny_base, tmp_path / "audit", config, images)
+    (answers,) = (tmp_path / "audit" / "measured").glob("classes-base-*.jsonl")
+    told = answers.read_bytes()
+    after = audit(
+        str(with_noise(Path(tiny_base), tmp_path / "model", 0.1)), tiny_base, tmp_path / "audit", config, images
+    )
+    assert answers.read_bytes() == told
+    margins = [{each.name: each.base_margin for each in found.classes} for found in (before, after)]
+    assert margins[0] == margins[1]
+    assert any(each.model_margin != each.base_margin for each in after.classes)
 
 
 def test_a_folder_with_other_files_is_left_alone(tiny_base: str, tmp_path: Path) -> None:
