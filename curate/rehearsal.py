@@ -37,13 +37,14 @@ def _too_small(sources: Sequence[Shown]) -> list[str]:
     if not images:
         return []
     repeats = sum((source.per_epoch for source in training), Fraction(0)) / images
+    enough = {source.name: ceil(round(source.per_epoch / repeats, 3)) for source in sources}  # multiply.txt rounds up
     return [
         f"{source.name} has too few images ({source.images:,}) for {float(source.per_epoch):,.6g} draws per epoch: "
         f"each is shown {float(source.per_epoch / source.images):.3g} times, a training image "
-        f"{float(repeats):.3g} times. {ceil(source.per_epoch / repeats):,} images are enough; or lower its share, or "
+        f"{float(repeats):.3g} times. {enough[source.name]:,} images are enough; or lower its share, or "
         "the ratio."
         for source in sources
-        if not source.is_training and source.images and source.per_epoch > repeats * source.images
+        if not source.is_training and 0 < source.images < enough[source.name]
     ]
 
 

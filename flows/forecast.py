@@ -83,6 +83,14 @@ def most_images(project: Project, name: str, size: SourceSize) -> int | None:
     return size.count if limit is None else min(size.count, limit)
 
 
+def surplus(project: Project, name: str, images: int) -> int:
+    """Counts the images of a source that `max_ground_truth` leaves out."""
+    limit = project.choose_config().max_ground_truth
+    if limit is None or project.sources[name].role is not Role.GROUND_TRUTH:
+        return 0
+    return max(0, images - limit)
+
+
 def held_out_counts(project: Project, images: Mapping[str, int]) -> dict[str, int]:
     """Counts the images of each source that are held out, of those that are left of it (dreamloom.curate.split)."""
     balance = project.balance
@@ -142,9 +150,22 @@ def _count(
     project: Project, name: str, done: Mapping[str, bool], size: SourceSize
 ) -> tuple[int, Mapping[str, int], str] | None:
     """Counts a source's images and its sure drops, by the last stage that is up to date; None: not known."""
-    collection, source = project.collection(name), project.sources[name]
+    collection = project.collection(name)
     if done.get("choose"):
         return collection.summary(Table.CHOICES).kept, _decided_drops(collection, "choice"), "chosen"
+    counted = _count_brought_in(project, name, done, size)
+    if counted is None:
+        return None
+    images, drops, basis = counted
+    left_out = surplus(project, name, images - sum(drops.values()))
+    return images, {**drops, str(Choice.SURPLUS): left_out} if left_out else drops, basis
+
+
+def _count_brought_in(
+    project: Project, name: str, done: Mapping[str, bool], size: SourceSize
+) -> tuple[int, Mapping[str, int], str] | None:
+    """Does so before it is chosen."""
+    collection, source = project.collection(name), project.sources[name]
     if all(
         is_done for title, is_done in done.items() if title in (f"ingest {name}", f"filter {name}", f"scrape {name}")
     ):

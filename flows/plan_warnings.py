@@ -7,7 +7,7 @@ from dreamloom.base.free_space import RESERVE, free_bytes
 from dreamloom.curate.manifest import manifest_path
 from dreamloom.curate.rehearsal import Shown, warnings
 from dreamloom.curate.source import Role
-from dreamloom.flows.forecast import Sizes, held_out_counts, most_images, source_multiplies
+from dreamloom.flows.forecast import Sizes, held_out_counts, most_images, source_multiplies, surplus
 from dreamloom.flows.planned_steps import PlannedStep
 from dreamloom.flows.project import Project
 from dreamloom.flows.tables import balance_rows
@@ -34,7 +34,7 @@ def rehearsal_warnings(project: Project, plan: Plan) -> list[str]:
 
 
 def expected_warnings(project: Project, sizes: Sizes) -> list[str]:
-    """Returns the same before there is a training folder: the sources are taken at their full size, if it is known."""
+    """Returns the same before there is a training folder, by the images that each source gives at most."""
     images = _all_images(project, sizes)
     training, ground_truth = project.sources_of(Role.TRAINING), project.sources_of(Role.GROUND_TRUTH)
     shown = sum(images.get(name, 0) * project.sources[name].multiply for name in training)
@@ -86,9 +86,9 @@ def _count_held_out(project: Project, sizes: Sizes) -> Mapping[str, int]:
 
 
 def _all_images(project: Project, sizes: Sizes) -> dict[str, int]:
-    """Returns how many images each source has at most; nothing where one is not known."""
+    """Returns how many images each source gives at most; nothing where one is not known."""
     counts = {name: most_images(project, name, size) for name, size in sizes.items()}
-    known = {name: count for name, count in counts.items() if count is not None}
+    known = {name: count - surplus(project, name, count) for name, count in counts.items() if count is not None}
     return known if len(known) == len(counts) else {}
 
 

@@ -35,6 +35,12 @@ def test_what_is_said_to_be_enough_is(images: int, draws: int, others: int, aske
         assert enough == 1 or warnings([mine, shown("world", enough - 1, asked)])
 
 
+def test_a_multiply_that_was_rounded_up_asks_for_no_image_more() -> None:
+    draws = 18 * Fraction(round(Fraction(32, 18) * 10**12) + 1, 10**12)
+    (warning,) = warnings([shown("mine", 32, 32, training=True), Shown("world", False, 18, draws, {})])
+    assert "32 images are enough" in warning
+
+
 def test_one_caption_for_more_than_half_of_what_is_shown_is_too_narrow() -> None:
     faces, scenes = Shown("faces", False, 100, Fraction(30), {"a face": 100}), shown("scenes", 100, 10, a=50, b=50)
     (warning,) = warnings([MINE, faces, scenes])

@@ -206,6 +206,9 @@ def test_plan_warns_of_ground_truth_that_is_too_small(small: Any, capsys: pytest
     assert "warning: squares has too few images (6) for 18 draws per epoch" in out and "18 images are enough" in out
     small.change("balance", "ratio", to=1)
     assert "for 18 draws" not in said(["plan", str(small.file)], capsys)
+    small.change("choose", "max_ground_truth", to=2)
+    out = said(["plan", str(small.file)], capsys)
+    assert "warning: squares has too few images (2) for 6 draws per epoch" in out and "surplus" in out
 
 
 def test_a_forecast_of_a_witness_is_held_out_and_never_trained_on(small: Any) -> None:
