@@ -274,5 +274,7 @@ def _with_masks(dataset: Dataset, headers: Sequence[ImageHeader], kind: MaskKind
 def _not_empty(dataset: Dataset, folder: str = "the folder") -> Dataset:
     if not dataset.samples:
         reasons = summarize_problems(dataset.problems)
-        raise UserError(f"No image of {folder} can be used: {reasons}; replace them.")
+        are_small = any(problem.reason == "too_small" for problem in dataset.problems)
+        lower = ", or lower the resolution to what they are large enough for" if are_small else ""
+        raise UserError(f"No image of {folder} can be used: {reasons}; replace them{lower}.")
     return dataset
