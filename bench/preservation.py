@@ -3,13 +3,14 @@
     python -m bench.preservation [--folder preservation] [--arms naive truth …] [--short]
 
 On the demo's world (bench/preservation_world.py), every arm (bench/preservation_arms.py) is shown the same number of
-images of the concept, at settings that are the best of three on a seed and prompts that are not reported: of those that
-draw 60 % of the concept's pictures right, the one that keeps most; if none does, the one that draws most right. An arm
-with limits leaves out settings that break them, if others don't. Three seeds follow. In a second table arms without
-other images train for as many steps as those with as many others. The demo's judge looks at the whole caption of unseen
-prompts, of shapes that are rehearsed and of others. Last, a model of each arm is audited: how it tells the old shapes
-apart in real images, and how far its predictions for them have drifted. What that says is compared with the pictures
-drawn right: over the shapes of models of several arms, and over those of naive models, by many pictures of each.
+images of the concept, at one of three settings. They are tried on a seed and prompts that are not reported, first the
+one that keeps most, until one draws 60 % of the concept's pictures right; if none does, that which draws most is taken.
+Arms that differ in their ground truth alone take the settings of one of them. Three seeds follow. In a second table
+arms without other images train for as many steps as those with as many others. The demo's judge looks at the whole
+caption of unseen prompts, of shapes that are rehearsed and of others. Last, a model of each arm is audited: how it
+tells the old shapes apart in real images, and how far its predictions for them have drifted. What that says is compared
+with the pictures drawn right: over the shapes of models of several arms, and over those of naive models, by many
+pictures of each.
 
 Two processes work side by side. What is done lies in the folder, so a killed study goes on, arm by arm. Prints a table
 and, last, one line of JSON, which is also the folder's preservation.json; bench/preservation_page.py makes the page.
@@ -23,6 +24,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import fmean
@@ -30,7 +32,7 @@ from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported
 
-from bench.preservation_arms import ALONE, ARMS, BATCH, COMPARED, COMPARED_SEED, MODELS, SHOWN
+from bench.preservation_arms import ALONE, ARMS, AUDITED_SEED, BATCH, COMPARED, MODELS, SHOWN
 from bench.preservation_report import summarize, table
 from bench.preservation_world import CLASSES, VOCABULARY, make_classes, make_exam, make_world, ranking_prompts
 from dreamloom.demo.world import Scene, caption
@@ -38,7 +40,7 @@ from dreamloom.demo.world import Scene, caption
 TRIAL_SEED, SEEDS = 100, (0, 1, 2)
 DRAWING_STEPS = 12
 ENOUGH_RIGHT = 0.6
-"""Share of the concept's pictures that a trial has to draw right, so that arms are compared at about equal learning."""
+"""Share of the concept's pictures that settings must draw right, so that arms are compared at about equal learning."""
 FINAL, LONG, TRIAL, AUDIT, RANK = "final", "long", "trial", "audit", "rank"
 
 
@@ -71,16 +73,16 @@ def main() -> None:
     make_classes(folder)
     (folder / "results").mkdir(exist_ok=True)
     with ProcessPoolExecutor(2, get_context("spawn")) as pool:
-        _run(pool, [Task(folder, "base", 0, FINAL, 0, 0)])
-        tried = list(dict.fromkeys(ARMS[name].rate_of or name for name in arguments.arms))
-        _run(pool, [Task(folder, n, TRIAL_SEED, TRIAL, t, images) for n in tried for t in range(len(ARMS[n].trials))])
+        tried = dict.fromkeys(ARMS[name].trials_of or name for name in reversed(arguments.arms))
+        list(pool.map(partial(try_settings, folder, images), tried))
         best = {name: _best(folder, name) for name in arguments.arms}
-        _run(pool, [Task(folder, n, seed, FINAL, best[n], images) for seed in SEEDS for n in best])
-        _run(pool, [Task(folder, n, seed, LONG, best[n], 2 * images) for seed in SEEDS for n in best if n in ALONE])
-        audited = [(n, SEEDS[0]) for n in best] + [(n, COMPARED_SEED) for n in best if n in COMPARED]
-        audited += [(n, SEEDS[2]) for n in best if n == "naive"]
-        _run(pool, [Task(folder, n, seed, AUDIT, best[n], images) for n, seed in audited])
-        _run(pool, [Task(folder, n, seed, RANK, best[n], images) for n in best if n == "naive" for seed in SEEDS])
+        finals = [Task(folder, n, seed, FINAL, best[n], images) for seed in SEEDS for n in best]
+        longs = [Task(folder, n, seed, LONG, best[n], 2 * images) for seed in SEEDS for n in best if n in ALONE]
+        _run(pool, [Task(folder, "base", 0, FINAL, 0, 0), *finals, *longs])
+        audited = [(n, seed) for n in best for seed in SEEDS if n == "naive" or seed == AUDITED_SEED]
+        audits = [Task(folder, n, seed, AUDIT, best[n], images) for n, seed in audited]
+        ranks = [Task(folder, n, seed, RANK, best[n], images) for n in best if n == "naive" for seed in SEEDS]
+        _run(pool, audits + ranks)
     results = summarize(folder / "results", best)
     (folder / "preservation.json").write_text(json.dumps(results, indent=1))
     print(table(results))
@@ -93,20 +95,23 @@ def _run(pool: ProcessPoolExecutor, tasks: list[Task]) -> None:
         print(f"{number} of {len(left)}: {task.stage} of {task.arm}, seed {task.seed}", flush=True)
 
 
-def _best(folder: Path, name: str) -> int:
-    """Which trial of an arm drew most of the rest right, of those that learned enough; if none did, learned most.
+def try_settings(folder: Path, images: int, name: str) -> None:
+    """Tries an arm's settings in turn, until one has learned enough. Runs in a process of its own."""
+    for number in range(len(ARMS[name].trials)):
+        task = Task(folder, name, TRIAL_SEED, TRIAL, number, images)
+        if not task.file.exists():
+            run_task(task)
+        right = fmean(json.loads(task.file.read_text())["new"])
+        print(f"trial {number + 1} of {name}: {right:.0%} right", flush=True)
+        if right >= ENOUGH_RIGHT:
+            return
 
-    Of an arm with limits, those that held them are looked at, if any did.
-    """
-    of = ARMS[name].rate_of or name
-    files = [Task(folder, of, TRIAL_SEED, TRIAL, trial, 0).file for trial in range(len(ARMS[of].trials))]
-    results = [json.loads(file.read_text()) for file in files]
-    new = [fmean(result["new"]) for result in results]
-    old = [fmean(mark for marks in result["old"].values() for mark in marks) for result in results]
-    trials = range(len(results))
-    trials_held = [trial for trial in trials if not results[trial].get("beyond")] or trials
-    enough = [trial for trial in trials_held if new[trial] >= ENOUGH_RIGHT]
-    return max(enough, key=lambda trial: old[trial]) if enough else max(trials_held, key=lambda trial: new[trial])
+
+def _best(folder: Path, name: str) -> int:
+    """Which trial of an arm learned enough: the last; if none did, learned most."""
+    files = (folder / "results").glob(f"{TRIAL}-{ARMS[name].trials_of or name}-[0-9]-*.json")
+    new = [fmean(json.loads(file.read_text())["new"]) for file in sorted(files)]
+    return len(new) - 1 if new[-1] >= ENOUGH_RIGHT else new.index(max(new))
 
 
 def run_task(task: Task) -> Task:
@@ -136,9 +141,7 @@ def _train(task: Task) -> dict[str, Any]:
     arm, world = ARMS[task.arm], task.folder / "world"
     dataset, run = task.folder / "datasets" / task.arm, task.folder / "runs" / task.file.stem
     arm.make_folder(world, dataset)
-    trial = dict(ARMS[arm.rate_of or task.arm].trials[task.trial])
-    if arm.rate_of is not None:
-        trial = {name: value / 4 for name, value in trial.items()}
+    trial = arm.chosen(task.trial)
     config = TrainConfig(
         base=str(MODELS / "stable-diffusion"),
         resolution=64,
@@ -153,7 +156,7 @@ def _train(task: Task) -> dict[str, Any]:
         **arm.config(trial, task.images),
     )
     is_trial, results = task.stage == TRIAL, dict[str, Any]()
-    train(dataset, run, config, world / "heldout" if has_limits(config) or not is_trial else None)
+    train(dataset, run, config, None if is_trial else world / "heldout")
     if evaluation := read_evaluation(run):
         names = ("learned", "forgotten", "forgotten_unrehearsed")
         results = {name: getattr(evaluation, name).change for name in names}
@@ -175,12 +178,11 @@ def _audit(task: Task) -> dict[str, Any]:
     from dreamloom.train.audit.audit import audit
     from dreamloom.train.audit.config import AuditConfig
 
-    stem = task.file.stem.replace(AUDIT, FINAL)
-    is_compared = task.arm == "naive" or task.seed == COMPARED_SEED  # by what it draws right; others need no drift
+    model = task.folder / "models" / task.file.stem.replace(AUDIT, FINAL)
     config = AuditConfig(
         resolution=64,
         vocabulary=task.folder / VOCABULARY,
-        max_concepts=None if is_compared else 1,
+        max_concepts=None if task.arm in COMPARED else 1,
         images_per_class=8,
         num_choices=None,
         num_pictures=0,
@@ -188,7 +190,8 @@ def _audit(task: Task) -> dict[str, Any]:
         num_workers=1,
     )
     base = str(MODELS / "stable-diffusion")
-    found = audit(task.folder / "models" / stem, base, task.folder / "audits" / stem, config, task.folder / CLASSES)
+    # a folder of this process, in which the base is asked once about all images
+    found = audit(model, base, task.folder / "audits" / str(os.getpid()), config, task.folder / CLASSES)
     classes = {each.name: asdict(each) for each in found.classes}
     return {"classes": classes, "drift": {each.prompt: each.drift for each in found.drift}}
 

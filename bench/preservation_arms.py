@@ -48,9 +48,12 @@ class Arm:
     """Fills a folder with them, from the world's folder; None: there are none."""
     settings: Settings = field(default_factory=dict)
     trials: Sequence[Settings] = tuple(_FULL)
-    """What is tried out on a seed of its own; the best is kept."""
-    rate_of: str | None = None
-    """An arm whose rates it takes, at a quarter, instead of trying any."""
+    """What is tried out on a seed of its own, first what should keep most."""
+    trials_of: str | None = None
+    """An arm whose trials choose for it, instead of its own: one that differs in its ground truth alone, or in how much
+    of it is shown, or predicted by the base."""
+    rate: float = 1.0
+    """By what the rates of those trials are multiplied."""
 
     def config(self, trial: Settings, images: int) -> dict[str, Any]:
         """Returns the settings of a run that shows so many images of the concept."""
@@ -59,6 +62,11 @@ class Arm:
             length = {"epochs": images // TAUGHT, "evaluate_every_n_steps": AUTO_STEPS}
         common = {"epochs": 100_000, "evaluate_every_n_steps": 0, "lr_scheduler": "cosine", "lr_warmup_images": 80}
         return {**common, **length, **self.settings, **trial}
+
+    def chosen(self, trial: int) -> Settings:
+        """Returns the settings of a trial, of this arm or of that whose trials it takes."""
+        trials = ARMS[self.trials_of].trials if self.trials_of else self.trials
+        return {name: self.rate * value for name, value in trials[trial].items()}
 
     def make_folder(self, world: Path, target: Path) -> None:
         """Makes the training folder, unless it is there."""
@@ -143,34 +151,37 @@ _WORDS = {"concept_word": CONCEPT, "class_word": CLASS}
 
 ARMS: dict[str, Arm] = {
     "naive": Arm("concept alone"),
-    "lower_rate": Arm("concept alone, at a quarter of the rate", rate_of="naive"),
+    "lower_rate": Arm("concept alone, at a quarter of the rate", trials_of="naive", rate=0.25),
     "lora": Arm("LoRA of rank 16, concept alone", settings={"lora_rank": 16}, trials=_LORA),
     "dreambooth": Arm("DreamBooth: generated pictures of one class prompt, 1:1", 1.0, class_pictures),
     "generated": Arm("generated pictures of the ground truth's captions, 1:1", 1.0, generated_pictures),
-    "truth_quarter": Arm("ground truth at random, 1:4", 0.25, random_ground_truth),
+    "truth_quarter": Arm("ground truth at random, 1:4", 0.25, random_ground_truth, trials_of="truth"),
     "truth": Arm("ground truth at random, 1:1", 1.0, random_ground_truth),
-    "truth_variety": Arm("ground truth chosen for variety, 1:1", 1.0, varied_ground_truth),
-    "truth_nearest": Arm("ground truth nearest to the concept, 1:1", 1.0, nearest_ground_truth),
-    "auto": Arm("ground truth at random, ratio auto (30 % mean, 50 % worst)", 1.0, random_ground_truth, _AUTO),
+    "truth_variety": Arm("ground truth chosen for variety, 1:1", 1.0, varied_ground_truth, trials_of="truth"),
+    "truth_nearest": Arm("ground truth nearest to the concept, 1:1", 1.0, nearest_ground_truth, trials_of="truth"),
+    "auto": Arm(
+        "ground truth at random, ratio auto (30 % mean, 50 % worst)", 1.0, random_ground_truth, _AUTO, trials_of="truth"
+    ),
     "prior": Arm("prior prediction on ground truth, 1:1", 1.0, random_ground_truth, _PRIOR),
     "truth_prior": Arm(
         "ground truth and prior prediction, half each, 1:1",
         1.0,
         random_ground_truth,
         {**_PRIOR, "prior_prediction_weight": 0.5},
+        trials_of="prior",
     ),
     "class_preservation": Arm(
         "differential output preservation, concept alone", settings={"class_preservation": 1.0, **_WORDS}
     ),
     "l2_sp": Arm(
         "pull of the weights to the base (L2-SP), concept alone",
-        trials=[{**_FULL[2], "l2_sp": strength} for strength in (0.01, 0.1, 1.0)],
+        trials=[{**_FULL[2], "l2_sp": strength} for strength in (1.0, 0.1, 0.01)],
     ),
 }
 """Name → arm, in the order of the tables."""
 COMPARED = ("naive", "lower_rate", "lora", "dreambooth", "truth", "class_preservation", "l2_sp")
 """Arms whose models lose different shapes: by them, audits are compared with the pictures drawn right."""
-COMPARED_SEED = 1
-"""The seed of these models; what an audit sorts by was chosen by audits of seed 0."""
+AUDITED_SEED = 1
+"""The seed whose models are audited; what an audit sorts by was chosen by models of seed 0."""
 ALONE = ("naive", "lower_rate", "lora", "class_preservation", "l2_sp")
 """Arms without other images: they also train for as many steps as those that have as many others."""

@@ -7,12 +7,12 @@ import argparse
 import json
 import shutil
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from bench.preservation import ENOUGH_RIGHT
-from bench.preservation_arms import ARMS, BATCH, COMPARED, COMPARED_SEED, SELECTED, SHOWN
+from bench.preservation_arms import ARMS, AUDITED_SEED, BATCH, COMPARED, SELECTED, SHOWN
 from bench.preservation_world import HELD_OUT, NEW_PROMPTS, OLD_PROMPTS, POOL, REHEARSED, TAUGHT, UNREHEARSED
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -137,12 +137,12 @@ def _audits(results: Mapping[str, Any]) -> str:
     own, within = found["reliability"], over["within"]
     by_seed = ", ".join(f"{value:.2f}" for value in own["by_seed"])
     parts = (
-        """`dreamloom audit` was run on a model of each arm, and on all naive ones. What it says is compared with the
-        share of pictures that are right, by Spearman's rank correlation (of drift, with its sign turned: 1 is full
-        agreement). 0.7 was the aim, over the old shapes of a naive model. As these are wrecked nearly alike, so that
-        the judge itself hardly ranks them, it is also taken over models that lose different shapes.""",
+        f"""`dreamloom audit` was run on a model of each arm (seed {AUDITED_SEED}), and on all naive ones. What it says
+        is compared with the share of pictures that are right, by Spearman's rank correlation (of drift, with its sign
+        turned: 1 is full agreement). 0.7 was the aim, over the old shapes of a naive model. As these are wrecked nearly
+        alike, so that the judge itself hardly ranks them, it is also taken over models that lose different shapes.""",
         f"""**Which shape of which model.** Over {over["pairs"]} shapes, six of a model of each of {len(COMPARED)} arms
-        ({", ".join(COMPARED)}; seed {COMPARED_SEED}), it is {over["zero_shot"]:.2f} for the share of the zero-shot
+        ({", ".join(COMPARED)}; seed {AUDITED_SEED}), it is {over["zero_shot"]:.2f} for the share of the zero-shot
         margin that is left, and {over["drift"]:.2f} for the drift without data. The judge's own ranking has a
         reliability of {over["reliability"]:.2f} (Spearman-Brown: 1 if other pictures would rank them alike). By how
         much narrower the margin became it is {over["margin_change"]:.2f}, by the accuracy {over["accuracy"]:.2f}: what
@@ -164,17 +164,34 @@ def _audits(results: Mapping[str, Any]) -> str:
 def _protocol() -> str:
     text = f"""A small model learns what a zorp is from {TAUGHT} images. Every arm is shown {SHOWN:,} images of zorps,
     in steps of {BATCH}, with a cosine schedule. Ground truth is {SELECTED} of {POOL} images of
-    {", ".join(REHEARSED)}; no arm rehearses {" and ".join(UNREHEARSED)}. Each arm's settings are the best of
-    three, found on a seed and prompts that are not reported: of those that draw {ENOUGH_RIGHT:.0%} of zorps right,
-    the one that keeps most; if none does, the one that draws most right. So arms are compared at about equal learning.
-    An arm with limits leaves out settings that break them, if others don't. These rules were set after trials were
-    seen, and before the runs that are reported; all trials are below. Three
-    seeds follow. Held out are {HELD_OUT["training"]} zorps, {HELD_OUT["ground_truth"]} images of what is
-    rehearsed and {HELD_OUT["witness"]} of what is not. The judge marks {NEW_PROMPTS} zorps in colours and on
-    backgrounds that no image showed, and {OLD_PROMPTS} pictures of each old shape, from prompts that are no caption of
-    any arm. A picture is right if all of its caption is: shape, colour, background, size and style. Time is processor
-    time of one training, with its evaluation and drawings."""
+    {", ".join(REHEARSED)}; no arm rehearses {" and ".join(UNREHEARSED)}. Each arm has one of
+    three settings. They are tried on a seed and prompts that are not reported, first the one that should keep most,
+    until one draws {ENOUGH_RIGHT:.0%} of zorps right; if none does, the one that draws most is taken. So arms are
+    compared at about equal learning. {_shared()} In an earlier run of the study, all three were tried of each arm:
+    no later one kept more than an earlier one, and the same were taken. All trials are below. Three seeds follow.
+    Held out are {HELD_OUT["training"]} zorps, {HELD_OUT["ground_truth"]} images of what is rehearsed and
+    {HELD_OUT["witness"]} of what is not. The judge marks {NEW_PROMPTS} zorps in colours and on backgrounds that no
+    image showed, and {OLD_PROMPTS} pictures of each old shape, from prompts that are no caption of any arm. A picture
+    is right if all of its caption is: shape, colour, background, size and style. Time is processor time of one
+    training, with its evaluation and drawings."""
     return _filled(text)
+
+
+def _shared() -> str:
+    """Says whose trials choose for which arms."""
+    shared: dict[str, list[str]] = {}
+    for arm in ARMS.values():
+        if arm.trials_of and arm.rate == 1:
+            shared.setdefault(ARMS[arm.trials_of].title, []).append(arm.title)
+    return " ".join(
+        f"The trials of “{title}” choose for {_listed([f'“{each}”' for each in titles])}, too, as these show the same"
+        " images of the concept, and differ in what is shown beside them."
+        for title, titles in shared.items()
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
 def _filled(text: str) -> str:

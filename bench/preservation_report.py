@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import spearmanr, t
 
-from bench.preservation_arms import ALONE, COMPARED, COMPARED_SEED
+from bench.preservation_arms import ALONE, AUDITED_SEED, COMPARED
 from bench.preservation_world import UNREHEARSED
 from dreamloom.demo.exam import Score
 from dreamloom.demo.world import SHAPES
@@ -102,7 +102,7 @@ def _over_arms(folder: Path, arms: Mapping[str, int]) -> dict[str, Any]:
         became, and by the accuracy; `within`: the same of what is left where each model's mean is taken off, so that
         how damaged it is as a whole does not count; `pairs`: how many shapes; `reliability`: of the judge's ranking.
     """
-    stems = [f"{name}-{arms[name]}-{COMPARED_SEED}" for name in COMPARED if name in arms]
+    stems = [f"{name}-{arms[name]}-{AUDITED_SEED}" for name in COMPARED if name in arms]
     finals, audits = (
         [json.loads((folder / f"{stage}-{stem}.json").read_text()) for stem in stems] for stage in ("final", "audit")
     )

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from bench.preservation import ENOUGH_RIGHT
+from bench.preservation_arms import ARMS
 from bench.preservation_page import make_page
 from bench.preservation_report import reliability
 
@@ -57,10 +59,17 @@ def test_the_page_about_dreambooth_says_what_the_figures_say() -> None:
     assert list(map(int, told.groups()[1:])) == expected
 
 
-def test_an_arm_with_limits_is_reported_with_settings_that_hold_them() -> None:
-    trials = FIGURES["trials"]["auto"]
-    held = [trial["settings"] for trial in trials if trial["beyond"] == 0]
-    assert held and FIGURES["arms"]["auto"]["settings"] in held
+def test_an_arm_has_the_settings_of_the_trial_that_learned_enough() -> None:
+    for name, arm in ARMS.items():
+        trials = FIGURES["trials"][arm.trials_of or name]
+        learned = [trial["new_right"] for trial in trials]
+        enough = [right >= ENOUGH_RIGHT for right in learned]
+        assert not any(enough[:-1]), "none is tried after one that learned enough"
+        chosen = trials[-1 if enough[-1] else learned.index(max(learned))]["settings"]
+        assert FIGURES["arms"][name]["settings"] == {key: arm.rate * value for key, value in chosen.items()}
+
+
+def test_the_page_says_in_how_many_seeds_limits_are_held() -> None:
     page = " ".join(make_page(FIGURES).split())
     said = re.search(r"ratio auto[^“”]*” are held by the checkpoints of (\d) of (\d) seeds", page)
     beyond = FIGURES["arms"]["auto"]["beyond"]
