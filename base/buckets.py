@@ -1,5 +1,6 @@
 """Aspect-ratio buckets: the generated shapes to which images are cropped, and which image goes to which."""
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 Size = tuple[int, int]
@@ -121,3 +122,18 @@ def upscale_factor(size: Size, bucket: Size) -> float:
     """Computes by how much the sides of an image grow to fill its bucket; below 1 it shrinks."""
     left, top, right, bottom = center_crop_box(size, bucket)
     return max(bucket[0] / (right - left), bucket[1] / (bottom - top))
+
+
+def read_folder_resolutions(given: Sequence[str]) -> dict[str, int]:
+    """Reads resolutions of single folders, or of sources, as folder → resolution in pixels.
+
+    Raises:
+        ValueError: one is not FOLDER=PIXELS, of 32 to 4096 pixels.
+    """
+    found: dict[str, int] = {}
+    for each in given:
+        name, _, pixels = each.rpartition("=")
+        if not name or not pixels.isdecimal() or not 32 <= int(pixels) <= 4096:
+            raise ValueError(f"folder_resolutions: {each!r} is not FOLDER=PIXELS, such as faces=768")
+        found[name.strip("/")] = int(pixels)
+    return found

@@ -13,9 +13,9 @@ import pyarrow as pa
 
 from dreamloom.base.errors import UserError
 from dreamloom.base.progress import Progress, silent
-from dreamloom.base.stage import Summary, recipe
+from dreamloom.base.stage import Summary, recipe, recipe_values
 from dreamloom.curate.choose_again import choose_again, is_noted, note
-from dreamloom.curate.config import ChooseConfig
+from dreamloom.curate.config import RESOLUTIONS, ChooseConfig
 from dreamloom.curate.deciding import decide, read_images
 from dreamloom.curate.rules import RULES
 from dreamloom.curate.scores import SCORES
@@ -62,6 +62,7 @@ def choose(sources: Sequence[Source], config: ChooseConfig, progress: Progress =
             return tables[number, part]()
 
         wanted, source_config = recipes[source.name], config_for(source.role, config)
+        source_config = source_config.model_copy(update={"resolution": config.resolution_of(source.name)})
         parts = None if again is None else [part for part in wanted if (number, part) in tables]
         total += make_parts(source.collection, Table.CHOICES, source_config, wanted, write_part, parts=parts)
         total += _existing(source, [part for part in wanted if (number, part) not in tables])
@@ -129,7 +130,7 @@ def config_for(role: Role, config: ChooseConfig) -> ChooseConfig:
 def _recipes(ordered: Sequence[Source], config: ChooseConfig) -> dict[str, dict[str, str]]:
     """Source → part → recipe. A source depends on all of its role, and on those whose role comes before it."""
     recipes: dict[str, dict[str, str]] = {}
-    upstream: list[str] = []
+    upstream = [str(recipe_values(config, RESOLUTIONS.name))] if config.folder_resolutions else []
     for role in Role:
         of_role = [source for source in ordered if source.role is role]
         for source in of_role:

@@ -8,9 +8,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
+from dreamloom.base.buckets import read_folder_resolutions
 from dreamloom.base.clip_config import ClipConfig
 from dreamloom.base.device import DeviceName
-from dreamloom.base.stage import BY_CONTENT, NO_RECIPE, Group, StageConfig
+from dreamloom.base.stage import BY_CONTENT, NO_RECIPE, Group, Recipe, StageConfig
+
+RESOLUTIONS = Recipe("resolutions")
+"""Of resolutions of single sources, so that choices without them stay what they are."""
 
 _SPEED = Group("Speed")
 _TRAINING = Group("What training accepts")
@@ -70,6 +74,11 @@ class ChooseConfig(StageConfig):
     upscale: Annotated[bool, _TRAINING] = Field(
         True, description="Whether training enlarges small images; in a project: train's, if left out."
     )
+    folder_resolutions: Annotated[list[str], RESOLUTIONS, _TRAINING] = Field(
+        [],
+        description="Resolutions of single sources in place of `resolution`, each as SOURCE=PIXELS; in a project: "
+        "train's, if left out.",
+    )
 
     min_aesthetic: Annotated[float | None, _THRESHOLDS] = Field(
         None,
@@ -105,6 +114,17 @@ class ChooseConfig(StageConfig):
         "most like the training images; mix: half nearest, half variety. All but random need scores.",
     )
     select_seed: Annotated[int, _GROUND_TRUTH] = Field(0, ge=0, description="Seed of random and variety.")
+
+    def resolution_of(self, source: str) -> int | None:
+        """Returns the resolution at which the images of a source are trained on; None: any image is large enough."""
+        own = read_folder_resolutions(self.folder_resolutions)
+        return None if self.resolution is None else own.get(source, self.resolution)
+
+    @field_validator("folder_resolutions")
+    @classmethod
+    def _check_resolutions(cls, given: list[str]) -> list[str]:
+        read_folder_resolutions(given)
+        return given
 
 
 class BalanceConfig(StageConfig):

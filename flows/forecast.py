@@ -208,6 +208,7 @@ def _sure_drops(project: Project, name: str) -> dict[str, int]:
     source, choose = project.sources[name], project.choose_config()
     assert isinstance(source, FolderConfig)
     paths = [path for path, _ in find_images(source.path, None, source.follow_links)]
+    resolution = choose.resolution_of(name)
 
     def fault(path: Path) -> str | None:
         try:
@@ -215,7 +216,7 @@ def _sure_drops(project: Project, name: str) -> dict[str, int]:
         except ImageError as error:
             return None if error.reason == "too_many_pixels" else str(error.reason)  # it is shrunk as it comes in
         size = (header.width, header.height)
-        fits = find_bucket(size, choose.resolution, choose.bucket_reso_steps, choose.upscale)
+        fits = find_bucket(size, resolution, choose.bucket_reso_steps, choose.upscale)
         return None if fits else "too_small"
 
     faults = list(map_ordered(fault, paths, 4, 64))

@@ -160,7 +160,8 @@ class Project(StageConfig):
 
     def choose_config(self) -> ChooseConfig:
         """Returns the choose section, for the resolution of train where it gives none."""
-        fields = {"resolution", "bucket_reso_steps", "upscale"} - self.choose.model_fields_set
+        names = {"resolution", "folder_resolutions", "bucket_reso_steps", "upscale"}
+        fields = names - self.choose.model_fields_set
         train = suit_family(self.train, self.train.base)
         return self.choose.model_copy(update={name: getattr(train, name) for name in fields})
 

@@ -1,6 +1,5 @@
 """Config fields that several configs of train have, declared once so that they mean the same in each."""
 
-from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
@@ -90,18 +89,3 @@ Precision = Annotated[
 ]
 TrainDevice = Annotated[DeviceName, HARDWARE]
 NumWorkers = Annotated[int, NO_RECIPE, Field(ge=1, le=256, description="Threads that decode images."), HARDWARE]
-
-
-def read_folder_resolutions(given: Sequence[str]) -> dict[str, int]:
-    """Reads `folder_resolutions`, as folder → resolution in pixels.
-
-    Raises:
-        ValueError: one is not FOLDER=PIXELS, of 32 to 4096 pixels.
-    """
-    found: dict[str, int] = {}
-    for each in given:
-        name, _, pixels = each.rpartition("=")
-        if not name or not pixels.isdecimal() or not 32 <= int(pixels) <= 4096:
-            raise ValueError(f"folder_resolutions: {each!r} is not FOLDER=PIXELS, such as faces=768")
-        found[name.strip("/")] = int(pixels)
-    return found

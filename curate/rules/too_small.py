@@ -10,11 +10,17 @@ from dreamloom.curate.rules.rule import Images, Rule
 
 
 def _find(images: Images, rows: Rows, config: ChooseConfig) -> dict[int, str]:
-    assert config.resolution is not None
+    resolutions = [config.resolution_of(source.name) for source in images.sources]
+    sources = images.table["source"].to_pylist()
     sizes = list(zip(images.table["width"].to_pylist(), images.table["height"].to_pylist(), strict=True))
     steps, upscale = config.bucket_reso_steps, config.upscale
-    small = (row for row in rows.tolist() if find_bucket(sizes[row], config.resolution, steps, upscale) is None)
-    return {row: f"{sizes[row][0]} × {sizes[row][1]}" for row in small}
+
+    def is_small(row: int) -> bool:
+        resolution = resolutions[sources[row]]
+        assert resolution is not None
+        return find_bucket(sizes[row], resolution, steps, upscale) is None
+
+    return {row: f"{sizes[row][0]} × {sizes[row][1]}" for row in filter(is_small, rows.tolist())}
 
 
 def _explain(config: Mapping[str, Any], row: Mapping[str, Any]) -> str:

@@ -370,6 +370,17 @@ def test_what_training_would_leave_out_as_too_small_is_dropped_for_both_roles(ma
     assert own.summary(Table.CHOICES).dropped["too_small"] == 2
 
 
+def test_a_source_with_a_resolution_of_its_own_is_judged_by_that(make_collection: Make) -> None:
+    records = [row | {"width": side, "height": side} for row, side in zip(keys(3), (512, 200, 100), strict=True)]
+    own, people = make_collection("own", records), make_collection("people", records)
+    sources = [Source(own, TRAINING), Source(people, TRUTH)]
+    choose(sources, ChooseConfig(resolution=512))
+    choose(sources, plain := ChooseConfig(resolution=512, folder_resolutions=["people=1024", "own=256"]))
+    small = [[choice == "too_small" for choice, _ in verdicts(collection)] for collection in (own, people)]
+    assert small == [[False, False, False], [False, True, True]]
+    assert is_current(sources, plain) and not is_current(sources, ChooseConfig(resolution=512))
+
+
 def test_a_source_of_something_else_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"needs a collection, not 'people'; write Collection\(FOLDER\)"):
         Source("people", Role.TRAINING)  # type: ignore[arg-type]

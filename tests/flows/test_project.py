@@ -239,8 +239,11 @@ def test_choose_drops_what_train_would_leave_out_unless_it_says_otherwise(small:
     small.change("train", "resolution", to=128)
     config = small.load().choose_config()
     assert (config.resolution, config.bucket_reso_steps) == (128, small.load().train.bucket_reso_steps)
+    small.change("train", "folder_resolutions", to=["squares=256"])
+    config = small.load().choose_config()
+    assert [config.resolution_of(name) for name in ("circles", "squares")] == [128, 256]
     small.change("choose", to={"resolution": None})
-    assert small.load().choose_config().resolution is None
+    assert small.load().choose_config().resolution_of("squares") is None
 
 
 def test_a_ratio_left_to_the_run_needs_a_limit_and_names_the_ground_truth(small: Any) -> None:

@@ -5,11 +5,11 @@ from dataclasses import replace
 from math import ceil
 from pathlib import Path
 
+from dreamloom.base.buckets import read_folder_resolutions
 from dreamloom.base.errors import UserError
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.text import name_some
 from dreamloom.train.config import TrainConfig
-from dreamloom.train.config_fields import read_folder_resolutions
 from dreamloom.train.data.captions import check_words
 from dreamloom.train.data.dataset import Dataset, find_ground_truth, read_dataset
 from dreamloom.train.data.ratio import with_ratio

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from dreamloom.base.buckets import read_folder_resolutions
 from dreamloom.base.errors import UserError
 from dreamloom.base.fingerprint import fingerprint
 from dreamloom.base.held_out import read_held_out
@@ -18,7 +19,7 @@ from dreamloom.base.remote_files import SHARD_CACHE_GB
 from dreamloom.base.stage import recipe
 from dreamloom.base.streamed_set import find_streamed_set
 from dreamloom.base.versions import DAMAGED, RUN
-from dreamloom.train.config_fields import MaskKind, read_folder_resolutions
+from dreamloom.train.config_fields import MaskKind
 from dreamloom.train.data.dataset import Dataset, read_dataset
 from dreamloom.train.data.notes import Notes
 from dreamloom.train.data.remote_folder import list_shards

@@ -8,8 +8,8 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+from dreamloom.base.buckets import read_folder_resolutions
 from dreamloom.train.config import TrainConfig
-from dreamloom.train.config_fields import read_folder_resolutions
 from dreamloom.train.families.check import vae_scale_factor
 from dreamloom.train.families.files import find_family, read_model_json
 from dreamloom.train.model.family import Config, Family, Shapes, changing_text_encoders, trained_components
