@@ -10,7 +10,7 @@ DETAIL = "its bytes were converted as if they were text; copy it again"
 _SAMPLE = 2**16
 """Bytes that are looked at."""
 _GLANCE = 2**12
-_FEW = 8
+_FEW = 4
 """Line ends that show nothing: of those that nobody converted, one in 256 is of both characters."""
 _HEADERS = re.compile(
     rb"(?:\xef\xbf\xbd){3}|\xc3\xbf\xc3\x98\xc3\xbf"  # of a JPEG: read as UTF-8, and as Latin-1, and written as UTF-8

@@ -261,3 +261,6 @@ def _answers() -> Iterator[Case]:
     wall = only("Cookie: pass=1", good(), moved("/image.jpg", 302, "Set-Cookie: pass=1; Path=/"))
     yield Case("86", "a redirect to itself that sets a cookie", "ok", wall, shows=scene)
     yield Case("87", "a JPEG that lacks its end mark", "truncated", reply(bad.photo().removesuffix(b"\xff\xd9")))
+    text = bad.photo().replace(b"\n", b"\r\n")
+    yield Case("88", "a JPEG with the line ends of a text", "truncated", reply(text))
+    yield Case("88", "a JPEG read as UTF-8", "truncated", reply(bad.photo().decode("utf-8", "replace").encode()))
