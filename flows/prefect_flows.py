@@ -1,6 +1,7 @@
 """The chain over a whole project as a Prefect flow."""
 
 import logging
+import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -135,8 +136,7 @@ def _run_chain(project: Project, selection: Selection) -> list[Outcome]:
         began = time.monotonic()
         outcome = run_parts(step, terminal)
         took = duration(time.monotonic() - began)
-        told = " ".join(outcome.message.split()).removeprefix(step.title).strip()
-        done.append({"step": step.title, "what came of it": told, "took": took})
+        done.append({"step": step.title, "took": took, "what came of it": _what_came(step, outcome)})
         return outcome
 
     try:
@@ -153,6 +153,12 @@ def _run_chain(project: Project, selection: Selection) -> list[Outcome]:
         if not outcomes or any(outcome.changed for outcome in outcomes):
             _publish(project)
         artifacts.project_name.reset(before)
+
+
+def _what_came(step: Step, outcome: Outcome) -> str:
+    """The outcome's message without its columns: "6 in, 6 kept; there already"."""
+    message = "\n".join(" ".join(line.split()) for line in outcome.message.splitlines())
+    return re.sub(r"^([\d,]+ in) ", r"\1, ", message.removeprefix(step.title).strip())
 
 
 def _skip_missed_runs() -> None:

@@ -246,10 +246,13 @@ def _draw_histogram(rows: pa.Table, score: str, title: str, cut: float | None) -
         used, left_out = (source_rows.filter(mask)[score].to_numpy() for mask in (pc.invert(dropped), dropped))
         axes.hist([used, left_out], bins, stacked=True, color=[_USED, _LEFT_OUT], label=["used", "left out"])
         if cut is not None and Role.GROUND_TRUTH in source_rows["role"].to_pylist():
-            axes.axvline(cut, color=_CUT, linewidth=1)
+            axes.axvline(cut, color=_CUT, linewidth=1, label=f"least: {cut:g}")
         axes.set_title(source, loc="left", fontsize=9)
         axes.spines[["top", "right"]].set_visible(False)
-    all_axes[0].legend(frameon=False, fontsize=8)
+    known = {
+        label: handle for axes in all_axes for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    all_axes[0].legend(known.values(), known.keys(), frameon=False, fontsize=8)
     all_axes[-1].set_xlabel(title)
     drawn = io.BytesIO()
     FigureCanvasAgg(figure).print_png(drawn)

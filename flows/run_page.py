@@ -1,5 +1,6 @@
 """The page that sums up a run, and what it left out: artifacts that say what came of it, and where to look."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,8 @@ Rows = Sequence[Mapping[str, Any]]
 
 _COLUMNS = ["source", "role", "split", "reason", "caption", "image", "aesthetic", "similarity"]
 """Columns of the manifest that images and charts are made of."""
+_CELL_WIDTH = 80
+"""Letters of a line in a table."""
 RUNS_SHOWN = 20
 """Training runs on the page, the newest."""
 
@@ -35,8 +38,8 @@ def publish_page(project: Project, steps: Rows, headline: str) -> None:
 
     def page() -> str:
         runs = [_run_row(run) for run in find_runs(project.workspace)[-RUNS_SHOWN:]]
-        tables = (_table("Steps", steps), _table("Where to look", _places(project)), _table("Training runs", runs))
-        return "\n\n".join([f"**{_cell(headline)}**", *filter(None, tables)])
+        parts = (_table("Steps", steps), _places(project), _table("Training runs", runs))
+        return "\n\n".join([f"**{' '.join(headline.split())}**", *filter(None, parts)])
 
     artifacts.publish_text("summary", page, "What came of the run")
 
@@ -66,12 +69,13 @@ def left_out_images(project: Project, manifest: pa.Table) -> CaptionedImages:
     return shown
 
 
-def _places(project: Project) -> Rows:
+def _places(project: Project) -> str:
     model = project.workspace / "model"
     places = {"report": report_path(project.workspace), "model": model, "model card": model / CARD}
     if manifest_path(project.workspace).exists():
         places["run"] = run_folder(project)
-    return [{"what": name, "path": f"`{path}`"} for name, path in places.items() if path.exists()]
+    lines = [f"- {name}: `{path}`" for name, path in places.items() if path.exists()]
+    return "\n".join(["### Where to look\n", *lines]) if lines else ""
 
 
 def _run_row(run: RunInfo) -> dict[str, Any]:
@@ -89,4 +93,6 @@ def _table(title: str, rows: Rows) -> str:
 
 
 def _cell(value: object) -> str:
-    return " ".join(str(value).split()).replace("|", "\\|")
+    """The text of a cell, in lines that are not cut off: the dashboard breaks none itself."""
+    lines = (part for line in str(value).splitlines() for part in textwrap.wrap(line, _CELL_WIDTH))
+    return "<br>".join(lines).replace("|", "\\|")

@@ -88,6 +88,8 @@ def test_the_chain_runs_part_by_part_and_shows_what_it_made(finished: Any) -> No
         assert "(data:image/jpeg;base64," in shown[name].data
         assert len(shown[name].data) < 201_000
     page = shown["summary"].data
+    cells = [cell for row in page.splitlines() if row.startswith("|") for cell in row.split("|")]
+    assert max(len(line.strip()) for cell in cells for line in cell.split("<br>")) <= 80, "the dashboard breaks no line"
     assert f"**{state.message}**" in page
     assert "| train | 2 steps" in page and str(finished.workspace / "report" / "index.html") in page
     assert page.count(" | 2 | ") == 2, "this run of training, and the one before"
