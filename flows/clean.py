@@ -4,7 +4,7 @@
 |---|---|
 | leftovers of killed processes | after an hour |
 | images of a part that has no records | after `retention.days`, as a killed stage takes them over |
-| collections of sources that project.yaml no longer names | after `retention.days`, unless a run was trained on them |
+| collections of sources that project.yaml no longer names | after `retention.days`, unless a run or project uses them |
 | latents, which are made again where missed | after `retention.days` without use, unless a run is not finished |
 | logs | after `retention.days` |
 | cached tables of collections at addresses | after `retention.days` without use, unless they are of a source |
@@ -26,7 +26,7 @@ from dreamloom.base.files import TEMPORARY
 from dreamloom.base.folder_lock import lock
 from dreamloom.curate.source import collection_folders
 from dreamloom.flows.chain import plan_prune, prune_runs
-from dreamloom.flows.collection_users import sources_of_runs
+from dreamloom.flows.collection_users import find_users
 from dreamloom.flows.json_output import AsJson, print_json
 from dreamloom.flows.project import Project, load_project
 from dreamloom.flows.sources import kind_config
@@ -105,9 +105,8 @@ def find_rubbish(project: Project) -> Iterator[Rubbish]:
         for path in _images_without_records(project.collection(name)):
             if _age(path) > keep_seconds:
                 yield Rubbish(path, "images of a part that has no records", _size(path))
-    used = sources_of_runs(workspace)
     for path in gone:
-        if used is not None and path.name not in used and _age(path / Table.RECORDS) > keep_seconds:
+        if _age(path / Table.RECORDS) > keep_seconds and not find_users(path, workspace):
             files = list_files(Collection(path))
             if files.made:
                 yield Rubbish(path, "collection of a source that project.yaml does not name", files.bytes)

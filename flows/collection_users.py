@@ -69,15 +69,19 @@ def _files_in(workspace: Path) -> list[str]:
         return []
 
 
-def find_users(collection: Path) -> list[str]:
+def find_users(collection: Path, cleaned: Path | None = None) -> list[str]:
     """Returns who uses a collection, in words.
 
     Known are the runs and the training folder of the workspace that it lies in, project files beside that workspace,
     and the projects that ran on this machine, as they were then.
+
+    Args:
+        collection: its folder.
+        cleaned: the workspace of a project that does not name it any more, whatever it did when it last ran.
     """
     root = collection.resolve()
     workspace = root.parent.parent
-    users = list(_known_projects(root))
+    users = list(_known_projects(root, cleaned))
     if root.parent.name == "collections":
         users += _project_files(workspace, root.name)
         sources = sources_of_runs(workspace)
@@ -96,14 +100,16 @@ def sources_of_runs(workspace: Path) -> set[str] | None:
     return sources
 
 
-def _known_projects(root: Path) -> Iterator[str]:
+def _known_projects(root: Path, cleaned: Path | None) -> Iterator[str]:
     for file in sorted((cache_folder() / "projects").glob("[!.]*.json")):
         try:
             known: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
-        if str(root) in known["collections"] and Path(known["workspace"]).is_dir():
-            yield f"the project {known['name']} in {known['workspace']}, as of its last run"
+        workspace = Path(known["workspace"])
+        is_cleaned = cleaned is not None and workspace == cleaned.resolve()
+        if str(root) in known["collections"] and workspace.is_dir() and not is_cleaned:
+            yield f"the project {known['name']} in {workspace}, as of its last run"
 
 
 def _project_files(workspace: Path, source: str) -> Iterator[str]:

@@ -14,6 +14,7 @@ from dreamloom.scrape.collection import Collection, Table
 from dreamloom.scrape.collection.library import open_library
 from dreamloom.scrape.collection.shards import push_collection
 from dreamloom.scrape.collection.store_cache import tables_of
+from tests.flows.conftest import make_small
 
 
 def age(path: Path, days: float) -> None:
@@ -98,6 +99,19 @@ def test_retention_days_are_those_of_project_yaml(small: Any, capsys: pytest.Cap
     assert "collections/lately" in found(small, capsys, "--dry-run")
     small.change("retention", to={"days": 60})
     assert found(small, capsys, "--dry-run").keys() == {"collections/squares/records/.tmp-old"}
+
+
+def test_a_collection_that_another_project_uses_stays(
+    small: Any, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_project(small)
+    other = make_small(tmp_path_factory.mktemp("other") / "project")
+    other.change("sources", "squares", to={"kind": "collection", "role": "ground_truth"})
+    other.change("sources", "squares", "path", to=str(small.workspace / "collections" / "renamed"))
+    assert run(["run", str(other.file), "--until", "ingest"]) == 0
+    capsys.readouterr()
+    assert "collections/renamed" not in found(small, capsys)
+    assert (small.workspace / "collections" / "renamed" / "records").is_dir()
 
 
 @pytest.mark.slow
