@@ -184,13 +184,13 @@ def _unit(services: Services, project: Project, name: Service, has_server: bool)
     return "\n".join(
         [
             "[Unit]",
-            f"Description=dreamloom {name} of {project.name}",
+            f"Description=dreamloom {name} of {_literal(project.name)}",
             *([f"Wants={after}", f"After={after}"] if after else []),
             "",
             "[Service]",
-            f"ExecStart={' '.join(map(_quoted, services.command(name)))}",
+            f"ExecStart={' '.join(_quoted(word).replace('$', '$$') for word in services.command(name))}",
             *lines,
-            f"WorkingDirectory={services.home}",
+            f"WorkingDirectory={_literal(str(services.home))}",
             "Restart=on-failure",
             "RestartSec=10",
             "TimeoutStopSec=120",
@@ -213,6 +213,11 @@ def _unit_name(project: Project) -> str:
 
 
 def _quoted(text: str) -> str:
-    """A word as systemd reads it: quoted, with its specifiers doubled."""
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%")
+    """A word as systemd reads it."""
+    escaped = _literal(text).replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
+
+
+def _literal(text: str) -> str:
+    """A text of which systemd takes no part for one of its specifiers, such as %h."""
+    return text.replace("%", "%%")

@@ -107,12 +107,14 @@ def test_a_server_that_is_too_busy_to_answer_is_waited_for_and_none_is_started_b
 
 
 def test_units_of_systemd_run_what_up_runs(small: Any, tmp_path: Path) -> None:
-    services = load_services(small.workspace)
+    services = load_services(tmp_path / "100% of ${HOME}")
     services.api, services.database = "http://127.0.0.1:4321/api", "postgresql+asyncpg://me:100%@host/prefect"
     unit = _unit(services, small.load(), "worker", has_server=True)
     assert f'ExecStart="{sys.executable}" "-m" "prefect" "worker" "start"' in unit
     assert 'Environment="PREFECT_API_URL=http://127.0.0.1:4321/api"' in unit
     assert "me:100%%@host" in unit
+    assert f"WorkingDirectory={tmp_path}/100%% of ${{HOME}}/prefect\n" in unit, "no %-specifier is read into it"
+    assert '"--name" "100%% of $${HOME}"' in unit, "nor a variable"
     assert "After=dreamloom-small-server.service" in unit
 
 
