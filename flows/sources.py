@@ -59,7 +59,6 @@ def kind_of(source: SourceConfig) -> SourceKind[Any]:
 
 def kind_config(source: SourceConfig) -> StageConfig:
     """Returns the config of a source's kind, such as FolderConfig, without the keys that only a project has."""
-    config = kind_of(source).config
+    config: type[StageConfig] = kind_of(source).config
     values = {name: getattr(source, name) for name in config.model_fields}
-    valid: StageConfig = config.model_validate(values)
-    return valid
+    return config.model_construct(**values)  # the source has validated them
