@@ -75,6 +75,8 @@ def _check(project: Project, selection: Selection, steps: Sequence[Step]) -> Non
         if selection.sources and not step.source:
             raise UserError(f"{step.stage} takes all sources at once; leave the source out.")
     for stage in selection.only:
+        if stage not in selection.stages():
+            raise UserError(f"{stage} comes after {selection.until}; name a later stage for until, or leave it out.")
         if not any(step.stage == stage for step in steps):
             of_all = {step.stage for level in levels(project) for branch in level.branches for step in branch}
             where = (

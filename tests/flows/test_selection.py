@@ -55,6 +55,10 @@ def test_what_is_selected(small: Any) -> None:
         ({"only": ["choose"], "sources": ["squares"]}, "choose takes all sources at once; leave the source out."),
         ({"until": "caption", "sources": ["squares"]}, "choose takes all sources at once; leave the source out."),
         ({"only": ["ingest"], "sources": ["squars"]}, "small has no source squars; did you mean squares?"),
+        (
+            {"only": ["train"], "until": "choose"},
+            "train comes after choose; name a later stage for until, or leave it out.",
+        ),
         ({"until": "filter"}, "small begins after filter; name a later stage."),
         ({"sources": ["squares"]}, "A source alone has no chain; name its stages, too: only or until."),
     ],
