@@ -188,7 +188,7 @@ def _record(collection: Collection, part: str, record: Row, stage: str) -> Lines
     if record["status"] != Status.OK:
         return [("dropped", _with(f"{stage}: {record['status']}", record["detail"]))]
     size = f"{record['width']} × {record['height']}"
-    lines = [("status", record["status"]), ("image", f"{collection.where}/{record['image']} ({size})")]
+    lines = [("status", record["status"]), ("image", f"{collection.place.describe(record['image'])} ({size})")]
     return lines + _passed(stage, explain_limits(collection.config(Table.RECORDS, part), record))
 
 

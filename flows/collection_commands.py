@@ -10,7 +10,7 @@ from dreamloom.base.errors import UserError
 from dreamloom.base.own_folders import own_folder_kind
 from dreamloom.base.remote import is_remote
 from dreamloom.base.text import printable
-from dreamloom.curate.source import collection_folders
+from dreamloom.curate.source import collection_folders, workspace_collections
 from dreamloom.flows.collection_users import find_users
 from dreamloom.flows.help_pages import HelpPage
 from dreamloom.flows.json_output import AsJson, print_json
@@ -167,6 +167,8 @@ def collections_in(path: Path) -> list[Collection]:
         folder = workspace_of(folder)
     if own_folder_kind(folder) == "collection":
         return [Collection(folder)]
+    if stored := [collection.where for collection in workspace_collections(folder) if collection.address]:
+        raise UserError(f"The collections of {folder} lie in a store; `dreamloom show {stored[0]}` shows one.")
     roots = collection_folders(folder) if (folder / "collections").is_dir() else sorted(folder.glob("*/"))
     found = [Collection(root) for root in roots if any(Collection(root).parts(table) for table in Table)]
     if not found:

@@ -21,7 +21,7 @@ from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import StageConfig, Summary
 from dreamloom.flows.cli import run
 from dreamloom.flows.ray_config import RayConfig
-from dreamloom.flows.ray_engine import connect
+from dreamloom.flows.ray_start import connect
 from dreamloom.flows.steps import PartsStep
 from dreamloom.scrape.collection import Collection, Row, Table
 from dreamloom.scrape.collection.parts import make_parts
