@@ -16,8 +16,7 @@ into the collections. Of collections at addresses, there is the manifest alone (
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
-from fractions import Fraction
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -30,7 +29,7 @@ from dreamloom.base.errors import UserError
 from dreamloom.base.files import commit_folder, commit_text, remove, remove_leftovers
 from dreamloom.base.folder_lock import lock
 from dreamloom.base.held_out import HeldOutImage, to_json, write_held_out
-from dreamloom.base.parquet_metadata import digest_table, write_table
+from dreamloom.base.parquet_metadata import write_table
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.remote import address_of
 from dreamloom.base.stage import Summary, recipe
@@ -43,12 +42,10 @@ from dreamloom.curate.config import BalanceConfig, NearDuplicates
 from dreamloom.curate.hand_changes import note_as_made
 from dreamloom.curate.history import decided_digest, read_history
 from dreamloom.curate.manifest import (
-    DROPPED,
-    MANIFEST,
-    TRAIN,
     manifest_path,
     read_manifest_metadata,
 )
+from dreamloom.curate.manifest_rows import digest_content, make_manifest
 from dreamloom.curate.place import LAYOUT, Placement, find_changes, name_files, write_files
 from dreamloom.curate.source import Source
 from dreamloom.curate.split import Split, split_images
@@ -57,10 +54,6 @@ from dreamloom.scrape.collection import Collection, Table
 from dreamloom.scrape.collection.store_cache import folder_of
 
 VERSION = 4
-
-_CONTENT = ["split", "file", "multiply", "caption", "sha256"]
-_DECIDED = ["loss_scale", "flip", "crop", "replaced", "focus"]
-"""Columns that belong to the content where anything was decided."""
 
 
 def balance(
@@ -177,7 +170,7 @@ def _assemble(
             with commit_folder(workspace / "dataset") as dataset:
                 written |= write(placement.select("dataset"), folder=dataset)
                 _write_multiplies(dataset, placed)
-    manifest = _manifest(rows, placed, placement.files, written)
+    manifest = make_manifest(rows, placed, placement.files, written)
     summary = _summarize(manifest, rows["bytes"].filter(placement.files.is_valid()), start)
     metadata = _metadata(balance_recipe, config, manifest, summary, described)
     write_table(manifest_path(workspace), manifest, metadata)
@@ -198,7 +191,7 @@ def _assemble_streamed(
     start, target = time.monotonic(), store or f"file://{folder.absolute()}"
     rows, placed, placement = _decide(ordered, config, progress)
     images = StreamedImages(rows, placement, ordered, target)
-    manifest = _manifest(rows, placed, placement.files, images.crop_hashes)
+    manifest = make_manifest(rows, placed, placement.files, images.crop_hashes)
     summary = _summarize(manifest, rows["bytes"].filter(placement.files.is_valid()), start)
     metadata = _metadata(balance_recipe, config, manifest, summary, _describe_sources(ordered, folder))
     multiplies = {name: format_multiply(multiply) for name, multiply in placed.multiplies.items()}
@@ -216,7 +209,7 @@ def _metadata(
 ) -> dict[str, str]:
     return {
         "recipe": balance_recipe,
-        "content": _digest_content(manifest),
+        "content": digest_content(manifest),
         "config": config.model_dump_json(),
         "summary": summary.to_json(),
         "sources": described,
@@ -277,63 +270,6 @@ def _drops_copies(source: Source) -> bool:
     config = source.collection.config(Table.CHOICES, parts[0]) if parts else {}
     dropped = config.get("near_duplicates", NearDuplicates.OFF) != NearDuplicates.OFF
     return bool(source.collection.parts(Table.SCORES)) and dropped
-
-
-def _manifest(rows: pa.Table, placed: Split, files: pa.Array, written: Mapping[int, str]) -> pa.Table:
-    import pyarrow.compute as pc
-
-    reasons = pa.array(placed.reasons, pa.string())
-    added = {
-        "split": pa.array(placed.split, pa.string()),
-        "file": files.cast(pa.string()),
-        "file_sha256": _hashes(written, len(rows)),
-        "multiply": _multiplies(placed, rows["source"]),
-        "concepts": _concepts(placed),
-        "stage": pc.if_else(reasons.is_valid(), "balance", rows["stage"].combine_chunks()),
-        "reason": pc.coalesce(reasons, rows["reason"].combine_chunks()),
-    }
-    columns = [added[name] if name in added else rows[name] for name in MANIFEST.names]
-    return pa.Table.from_arrays(columns, schema=MANIFEST)
-
-
-def _hashes(written: Mapping[int, str], count: int) -> pa.Array:
-    if not written:  # as nearly always
-        return pa.nulls(count, pa.string())
-    return pa.array([written.get(row) for row in range(count)], pa.string())
-
-
-def _concepts(placed: Split) -> pa.Array:
-    """Returns the concepts of each row, sorted; many rows have the same."""
-    sorted_concepts: dict[frozenset[str], list[str]] = {}
-    lists = [sorted_concepts.get(each) or sorted_concepts.setdefault(each, sorted(each)) for each in placed.concepts]
-    return pa.array(lists, pa.list_(pa.string()))
-
-
-def _multiplies(placed: Split, sources: pa.ChunkedArray) -> pa.Array:
-    """Returns how often an epoch shows each row that is trained on, as multiply.txt and the YAML say it."""
-    coded = sources.combine_chunks().dictionary_encode()
-    ratings = {id(rating): rating for rating in placed.ratings}  # equal ones are one object: there are few
-    numbers = {key: number for number, key in enumerate(ratings)}
-    written = np.array(
-        [
-            [
-                float(Fraction(format_multiply(placed.multiplies.get(name, Fraction(0)) * rating)))
-                for rating in ratings.values()
-            ]
-            for name in coded.dictionary.to_pylist()
-        ]
-    )
-    of_row = np.array([numbers[id(rating)] for rating in placed.ratings], dtype=np.int64)
-    values = written[coded.indices.to_numpy(), of_row]
-    return pa.array(values, pa.float64(), mask=np.array(placed.split) != TRAIN)
-
-
-def _digest_content(manifest: pa.Table) -> str:
-    """Hashes what is trained on and measured by; see `dreamloom.curate.manifest.content_digest`."""
-    import pyarrow.compute as pc
-
-    rows = manifest.filter(pc.not_equal(manifest["split"], DROPPED))
-    return digest_table(rows.select([*_CONTENT, *(name for name in _DECIDED if rows[name].null_count < len(rows))]))
 
 
 def _summarize(manifest: pa.Table, placed: pa.ChunkedArray, start: float) -> Summary:
