@@ -14,6 +14,7 @@ import pyarrow as pa
 from dreamloom.base.errors import UserError
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import Summary, recipe, recipe_values
+from dreamloom.curate import deciding
 from dreamloom.curate.choose_again import choose_again, is_noted, note
 from dreamloom.curate.config import RESOLUTIONS, ChooseConfig
 from dreamloom.curate.deciding import decide, read_images
@@ -25,7 +26,6 @@ from dreamloom.scrape.collection import Table, open_collection
 from dreamloom.scrape.collection.decisions import What, digest
 from dreamloom.scrape.collection.parts import make_parts, stale_parts
 
-VERSION = 4
 _MANY = 4
 """Parts of all sources from which on it is remembered what was seen: with less, most of them would change anyway."""
 
@@ -137,7 +137,7 @@ def _recipes(ordered: Sequence[Source], config: ChooseConfig) -> dict[str, dict[
             stamps = source.collection.stamps(Table.RECORDS) + source.collection.stamps(Table.SCORES)
             decided = digest(source.collection.decisions().standing(What.KEEP, What.DROP).values())
             upstream += [source.name, source.role, *stamps, *filter(None, [decided])]
-        made = recipe("choose", VERSION, config_for(role, config), upstream)
+        made = recipe("choose", deciding.VERSION, config_for(role, config), upstream)
         recipes |= {s.name: dict.fromkeys(s.collection.parts(Table.RECORDS), made) for s in of_role}
     return recipes
 

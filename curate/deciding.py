@@ -22,6 +22,8 @@ from dreamloom.curate.source import Role, Source
 from dreamloom.scrape.collection import SCHEMAS, Choice, Collection, Status, Table
 from dreamloom.scrape.collection.decisions import Decision, What
 
+VERSION = 4
+"""Raised when the rules choose otherwise of the same images."""
 PartName = tuple[int, str]
 """A source's number, and the name of a part."""
 MakePart = Callable[[], tuple[pa.Table, Summary]]

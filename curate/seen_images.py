@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from dreamloom.base.cache_folder import cache_folder
 from dreamloom.base.files import commit
 from dreamloom.base.stage import recipe
+from dreamloom.curate import deciding
 from dreamloom.curate.config import ChooseConfig, NearDuplicates
 from dreamloom.curate.deciding import PartName
 from dreamloom.curate.rules.duplicates import BITS
@@ -110,7 +111,7 @@ def settings_of(sources: Sequence[Source], config: ChooseConfig) -> str:
         models = {json.dumps(collection.models(Table.SCORES, part)) for part in collection.parts(Table.SCORES)}
         decided = digest(collection.decisions().standing(What.KEEP, What.DROP).values())
         each.append([source.name, str(source.role), decided, sorted(models)])
-    return json.dumps([VERSION, config.model_dump(mode="json"), each])
+    return json.dumps([VERSION, deciding.VERSION, config.model_dump(mode="json"), each])
 
 
 def find_affected(before: Seen, now: Seen, config: ChooseConfig) -> NDArray[np.int64] | None:

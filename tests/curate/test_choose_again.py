@@ -113,7 +113,7 @@ def test_choices_are_those_made_from_nothing_also_after_a_kill(tmp_path: Path, c
     assert sum(made < 4 for made in parts_made) > STEPS // 2  # of 9 parts
 
 
-def test_what_choose_saw_is_only_believed_beside_its_choices(tmp_path: Path) -> None:
+def test_what_choose_saw_is_only_believed_beside_its_choices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chance, config = random.Random(1), ChooseConfig()
     images = {name: [draw(chance, name) for _ in range(18)] for name in ROLES}
     sources = write(tmp_path / "c", images)
@@ -128,3 +128,5 @@ def test_what_choose_saw_is_only_believed_beside_its_choices(tmp_path: Path) -> 
     images["web"].append(draw(chance, "web"))
     assert choose(write(tmp_path / "c", images), config).parts_done < 10
     assert choose(sources, ChooseConfig(min_similarity=0.5)).parts_done > 9
+    monkeypatch.setattr("dreamloom.curate.deciding.VERSION", 99)  # a release with other rules
+    assert not is_current(sources, config) and choose(sources, config).parts_before == 0
