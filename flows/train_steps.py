@@ -32,7 +32,7 @@ from dreamloom.train.evaluate.results import read_evaluation, stored_recipe, wri
 from dreamloom.train.export.config import ExportConfig
 from dreamloom.train.export.export import export, is_current
 from dreamloom.train.run.find import find_trained_model
-from dreamloom.train.run.folder import OtherRun, TrainSummary, read_summary
+from dreamloom.train.run.folder import OtherRun, TrainSummary, best_checkpoint, read_summary
 
 _log = logging.getLogger(__name__)
 
@@ -230,13 +230,21 @@ def _trained(summary: TrainSummary, run: Path, is_new: bool) -> Outcome:
     else:
         line = f"{summary.steps:,} steps, {summary.images_seen:,} images seen; {run if is_new else 'there already'}"
         line += indented("; ".join(filter(None, [summary.verdict, _measures(summary)])))
-        line += "".join(indented(text) for text in (summary.ended, summary.limits))
+        line += "".join(indented(text) for text in (summary.ended, summary.limits or _best(summary, run)))
     left_out = (
-        f"{summary.problems:,} images were left out; {run / 'problems.json'} says why" if summary.problems else ""
+        f"{summary.problems:,} can't take part; {run / 'problems.json'} says which, and why" if summary.problems else ""
     )
     drawn = f"drew {len(summary.drawn)} new prompts, see {run / 'samples.png'}" if summary.drawn else ""
     line += indented(left_out) + indented(drawn)
     return Outcome(f"{'train':<21}{line}", is_new or bool(summary.drawn), finished=summary.finished)
+
+
+def _best(summary: TrainSummary, run: Path) -> str:
+    """Says which checkpoint is the best, where it is not the last, whose measures are told; empty where it is."""
+    best = best_checkpoint(run) if _measures(summary) else None
+    if best is None or int(best.name) == summary.images_seen:
+        return ""
+    return f"that is of the last checkpoint; the best, which export takes, is the one after {int(best.name):,} images"
 
 
 def _measures(summary: TrainSummary) -> str:

@@ -24,6 +24,7 @@ from dreamloom.base.fingerprint import fingerprint
 from dreamloom.base.folder_lock import lock
 from dreamloom.base.image_types import DECODED_EXTENSIONS
 from dreamloom.base.listing import is_left_out
+from dreamloom.base.pixels import ImageError, decode
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import recipe
 from dreamloom.train.config import DreamBoothConfig, TrainConfig, shared_settings
@@ -33,6 +34,8 @@ from dreamloom.train.families.suit import suit_family
 
 VERSION = 1
 """Raised when the same config and prompts would give other class images."""
+_DECODED = 64
+"""Pixels of the shorter side at which an image is looked at."""
 MARK = ".dreambooth.json"
 """Says how a folder was made. A folder without this file is not ours to write into."""
 
@@ -123,6 +126,11 @@ def _read_subject(folder: Path) -> Subject:
     images = tuple(sorted(path for path in _own(folder) if path.suffix.lower() in DECODED_EXTENSIONS))
     if not images:
         raise UserError(f"{folder} holds no images; put those of the subject into it.")
+    for image in images:
+        try:
+            decode(image, at_least=_DECODED)
+        except ImageError as error:  # which training would leave out, and so show more of the class than of the subject
+            raise UserError(f"{image} can't be used ({error.reason}); replace it, or move it away.") from error
     prompts = []
     for name, example in (("instance.txt", "a photo of sks dog"), ("class.txt", "a photo of a dog")):
         file = folder / name

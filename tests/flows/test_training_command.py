@@ -1,4 +1,4 @@
-"""dreamloom train, as a scheduler sees it: SIGTERM saves, exits 0, and says how to go on."""
+"""dreamloom train, as a scheduler sees it: SIGTERM saves, exits with 143, and says how to go on."""
 
 import os
 import signal

@@ -107,3 +107,11 @@ def test_what_is_missing_or_not_ours_is_said(subjects: Path, tmp_path: Path, tin
         dreambooth(subjects, tmp_path / "other", settings(tiny_base))
     with pytest.raises(UserError, match="no subjects"):
         dreambooth(tmp_path / "nowhere", tmp_path / "other", settings(tiny_base))
+
+
+def test_a_subjects_image_that_training_would_leave_out_is_refused(subjects: Path) -> None:
+    """Else an epoch would show more of the class than of the subject."""
+    image = subjects / "rex" / "IMG_1.png"
+    image.write_bytes(image.read_bytes()[:60])
+    with pytest.raises(UserError, match=r"rex/IMG_1\.png can't be used \(\w+\); replace it"):
+        read_subjects(subjects)

@@ -12,6 +12,7 @@ from dreamloom.base.buckets import read_folder_resolutions
 from dreamloom.base.errors import UserError
 from dreamloom.base.fingerprint import fingerprint
 from dreamloom.base.held_out import read_held_out
+from dreamloom.base.image_types import is_image_name
 from dreamloom.base.listing import is_left_out
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.remote import address_of
@@ -112,9 +113,12 @@ def read_heldout(
         return {}
     kinds = _list_kinds(folder)
     if not kinds:
-        raise UserError(
-            f"{folder} holds no held-out images; put images into {' or '.join(KINDS)} inside it, or any folder."
-        )
+        places = f"put images into {' or '.join(KINDS)} inside it, or any folder"
+        if folder.is_dir() and any(is_image_name(path.name) for path in folder.iterdir()):
+            raise UserError(
+                f"{folder} holds images, and no folders that say what these measure; name {folder.parent}, or {places}."
+            )
+        raise UserError(f"{folder} holds no held-out images; {places}.")
     known, settings = read_held_out(folder), (resolution, bucket_reso_steps, num_workers, upscale)
     datasets = {
         kind: read_dataset(

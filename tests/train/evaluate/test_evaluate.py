@@ -286,3 +286,9 @@ def test_held_out_losses_that_are_no_numbers_are_no_measurement(heldout: Path, t
         model.denoiser.conv_in.bias.fill_(math.nan)
     with pytest.raises(UserError, match=rf"not a number \({data.samples[0].name}, .*lower the learning rate"):
         compute_dataset_losses(model, data, latents, SETTINGS)
+
+
+def test_a_folder_one_level_too_low_is_told_as_that(heldout: Path) -> None:
+    folder = next(path for path in sorted((heldout / "training").rglob("*")) if path.suffix == ".png").parent
+    with pytest.raises(UserError, match=f"{folder} holds images, and no folders .*; name {folder.parent}, or put"):
+        read_heldout(folder, 32, 8, 1, True)
