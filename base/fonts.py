@@ -14,12 +14,11 @@ _CJK_FOLDERS: tuple[str, ...] = (
     *("/usr/share/fonts", "/usr/local/share/fonts", "~/.fonts", "~/.local/share/fonts", "~/Library/Fonts"),
     *("/System/Library/Fonts", "/Library/Fonts", "C:/Windows/Fonts"),
 )
-_CJK_NAMES = re.compile(
+_CJK_NAMES = (
     r"(notosans|notosanscjk|notoserifcjk|sourcehan\w*)[-_]?(cjk|sc|jp|kr|tc)|wqy|droidsansfallback|unifont|pingfang|"
-    r"hiragino|msyh|simsun|yugoth|arialuni",
-    re.IGNORECASE,
+    r"hiragino|msyh|simsun|yugoth|arialuni"
 )
-_CJK = re.compile("[\u1100-\u11ff\u2e80-\u9fff\uac00-\ud7ff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]")
+_CJK = "[\u1100-\u11ff\u2e80-\u9fff\uac00-\ud7ff\uf900-\ufaff\uff00-\uffef\U00020000-\U0003ffff]"
 
 
 def load_font(size: int, text: str = "") -> ImageFont.FreeTypeFont:
@@ -32,7 +31,7 @@ def load_font(size: int, text: str = "") -> ImageFont.FreeTypeFont:
         size: in pixels.
         text: what is to be written; `drawable` says what to write where no font has its letters.
     """
-    file = _cjk_font() if _CJK.search(text) else None
+    file = _cjk_font() if re.search(_CJK, text) else None
     return _load(file or _dejavu(), size)
 
 
@@ -77,7 +76,7 @@ def _cjk_font() -> Path | None:
     """Finds a font of the system with Chinese, Japanese or Korean letters; None where there is none."""
     for folder in map(Path, _CJK_FOLDERS):
         fonts = folder.expanduser().rglob("*.[to]t[fc]") if folder.expanduser().is_dir() else ()
-        found = sorted(file for file in fonts if _CJK_NAMES.search(file.name))
+        found = sorted(file for file in fonts if re.search(_CJK_NAMES, file.name, re.IGNORECASE))
         if found:
             return found[0]
     return None

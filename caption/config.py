@@ -1,8 +1,8 @@
 """Config of the caption stage, and of the edits of captions."""
 
+import re
 from typing import Annotated, Literal
 
-import regex
 from pydantic import Field, field_validator, model_validator
 
 from dreamloom.base.clip_config import ClipConfig
@@ -10,7 +10,7 @@ from dreamloom.base.device import DeviceName, PrecisionName
 from dreamloom.base.stage import BY_CONTENT, NO_RECIPE, Group, PathKind, Recipe, StageConfig
 from dreamloom.scrape.collection import CaptionKind
 
-PLACEHOLDER = regex.compile(r"\{(\w*)\}")
+PLACEHOLDER = re.compile(r"\{(\w*)\}")
 """A place in an edit's template: {caption} or {source}."""
 _PLACEHOLDERS = ("caption", "source")
 

@@ -23,7 +23,6 @@ from dreamloom.base.stage import Summary, recipe, recipe_values
 from dreamloom.caption.candidates import find_candidates
 from dreamloom.caption.check import check
 from dreamloom.caption.config import CaptionConfig
-from dreamloom.caption.edit import edit
 from dreamloom.caption.ranking import DOUBTFUL, is_doubtful, select_best
 from dreamloom.caption.reuse import CANDIDATES_VERSION, CandidateSet, Reusable, candidate_recipes, find_reusable
 from dreamloom.scrape.collection import CaptionKind, Choice, Collection, Status, Table, open_collection
@@ -202,6 +201,8 @@ def _caption_row(record: Row, candidates: CandidateSet | None, config: CaptionCo
     row: Row = {"key": record["key"], "unedited": record["text"], "kind": record["text_kind"], "doubtful": None}
     if candidates is not None:
         row |= _best_candidate(candidates, config)
+    from dreamloom.caption.edit import edit  # imports regex
+
     return {**row, "caption": edit(row["unedited"], config.edit, source, row["kind"])}
 
 
