@@ -85,6 +85,8 @@ def read_folder_settings(
     values = {key: _PARSERS[key](_text(file), file) for key, file in texts.items()}
     if "shuffle_tags.txt" in files:
         values["shuffle_tags"] = True
+        if _text(files["shuffle_tags.txt"]).strip().lower() in _FALSE:
+            notes("shuffle_tags.txt that say no, and count all the same, as they are there", str(folder))
     return _yaml(files, "local").inherit(FolderSettings(values)).inherit(below), below
 
 

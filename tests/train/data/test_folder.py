@@ -374,3 +374,15 @@ def test_text_files_that_belong_to_nothing_are_told(tmp_path: Path) -> None:
 def test_a_file_name_that_is_not_utf_8_gives_text(tmp_path: Path) -> None:
     (tmp_path / os.fsdecode(b"caf\xe9.jpg")).touch()
     assert captions(tmp_path) == ["café"]
+
+
+def test_a_shuffle_tags_that_says_no_is_told(tmp_path: Path) -> None:
+    """As in EveryDream, the file shuffles by being there."""
+    (tmp_path / "a cat, red, blue.png").touch()
+    (tmp_path / "shuffle_tags.txt").write_text("False\n")
+    notes = Notes()
+    (folder,) = read_training_folder(tmp_path, notes)
+    assert folder.images[0].settings.shuffle_tags and "say no, and count" in "".join(notes.sentences())
+    (tmp_path / "shuffle_tags.txt").write_text("")
+    read_training_folder(tmp_path, notes := Notes())
+    assert not notes.sentences()
