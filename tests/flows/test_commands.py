@@ -1,8 +1,10 @@
 """plan and show: what they say, and that they change nothing."""
 
 import re
+import struct
 import subprocess
 import sys
+import zlib
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -263,13 +265,17 @@ def test_plan_before_the_first_run_knows_images_sure_drops_and_steps(
     Image.new("RGB", (8, 8)).save(small.folder / "circles" / "a tiny circle.png")
     (small.folder / "circles" / "a tiny circle.txt").write_text("IMG_0042")
     (small.folder / "circles" / "a broken circle.png").write_bytes(b"no image")
+    chunks = (b"IHDR" + struct.pack(">IIBBBBB", 20_000, 10_000, 8, 2, 0, 0, 0), b"IDAT")  # a photo that ingest shrinks
+    png = b"".join(struct.pack(">I", len(each) - 4) + each + struct.pack(">I", zlib.crc32(each)) for each in chunks)
+    (small.folder / "circles" / "a large circle.png").write_bytes(b"\x89PNG\r\n\x1a\n" + png)
     first = sorted((small.folder / "squares").iterdir())[0]
     (small.folder / "squares" / "a copy of a square.png").write_bytes(first.read_bytes())
     small.change("train", "max_train_steps", to=None)
     small.change("train", "epochs", to=3)
     out = said(["plan", str(small.file)], capsys)
+    assert "too_many_pixels" not in out
     assert "too_small 1" in out and "same bytes as another 1" in out and "not_an_image 1" in out
-    assert "about 10 images an epoch, 15 steps, 30 images shown" in out
+    assert "about 12 images an epoch, 18 steps, 36 images shown" in out
     assert "names which cameras and programs give" in out and "circles/a tiny circle.png ('IMG_0042')" in out
     assert "--probe measures it" in out and "of disk for checkpoints" in out
 
