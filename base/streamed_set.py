@@ -66,16 +66,24 @@ class StreamedSet:
             UserError: the table can't be read.
         """
         begin = f"{self.inside}/"
-        with self._open() as table:
-            for batch in table.iter_batches(columns=["file", *PLACES.names]):
-                for file, shard, *rest in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-                    if file is not None and file.startswith(begin):
-                        place = shard if is_remote(shard) else f"{self.workspace}/{shard}"
-                        yield StreamedImage(file.removeprefix(begin), place, *rest)
+        for rows in self._rows(["file", *PLACES.names]):
+            for file, shard, *rest in zip(*(column.to_pylist() for column in rows.columns), strict=True):
+                place = shard if is_remote(shard) else f"{self.workspace}/{shard}"
+                yield StreamedImage(file.removeprefix(begin), place, *rest)
 
     def kinds(self) -> list[str]:
         """Returns the folders that images lie in, below this set."""
-        return sorted({image.name.partition("/")[0] for image in self.images()})
+        begin = f"{self.inside}/"
+        files = (file for rows in self._rows(["file"]) for file in rows["file"].to_pylist())
+        return sorted({file.removeprefix(begin).partition("/")[0] for file in files})
+
+    def _rows(self, columns: list[str]) -> Iterator[pa.RecordBatch]:
+        """Yields the rows of the images of this set."""
+        import pyarrow.compute as pc  # takes long to load, and is needed only here
+
+        with self._open() as table:
+            for batch in table.iter_batches(columns=columns):
+                yield batch.filter(pc.fill_null(pc.starts_with(batch["file"], f"{self.inside}/"), False))
 
     def multiplies(self) -> dict[str, str]:
         """Returns folder → what multiply.txt would say in it."""
