@@ -34,7 +34,7 @@ check: install
 
 # Run after a change of a config.
 docs: install
-	$(BIN)/python -m dreamloom.flows.defaults > docs/defaults.md
+	$(BIN)/python -m dreamloom.flows.commands.defaults > docs/defaults.md
 
 # Pictures of the dashboard, into screenshots/; needs Chromium.
 screenshots: install

@@ -35,7 +35,7 @@ RUNS = 10
 WHERE = "aesthetic < 4 and source = 'web'"
 _SCRIPT = """
 import sys
-from dreamloom.flows.cli import run
+from dreamloom.flows.commands.cli import run
 code = run(sys.argv[1:])
 print("torch" in sys.modules, file=sys.stderr)
 sys.exit(code)

@@ -25,7 +25,7 @@ from PIL import Image
 from bench.flows_world import HOUSE, Server, run_command
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import StageConfig, Summary
-from dreamloom.flows.steps import PartsStep
+from dreamloom.flows.chain.steps import PartsStep
 from dreamloom.scrape.collection import Collection, Table
 from dreamloom.scrape.collection.parts import make_parts
 
@@ -94,9 +94,9 @@ def _tracked(folder: Path, server: Server) -> dict[str, float]:
     """The seconds of a tracked step, and of one while the server answers nothing."""
     from prefect import flow
 
-    from dreamloom.flows.steps import Outcome
-    from dreamloom.flows.terminal import Terminal
-    from dreamloom.flows.tracking import perform, run_parts
+    from dreamloom.flows.chain.steps import Outcome
+    from dreamloom.flows.server.tracking import perform, run_parts
+    from dreamloom.flows.terminal.terminal import Terminal
 
     seconds = {}
 

@@ -66,7 +66,7 @@ def main() -> None:
 
 def command(collection: Collection) -> list[str]:
     """Returns the command line of the scrape."""
-    return [sys.executable, "-m", "dreamloom.flows.cli", "scrape", str(collection.root), *FLAGS]
+    return [sys.executable, "-m", "dreamloom.flows.commands.cli", "scrape", str(collection.root), *FLAGS]
 
 
 def kill_at(collection: Collection, rows: int, rng: random.Random) -> None:

@@ -18,9 +18,9 @@ from pathlib import Path
 
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import StageConfig, Summary
-from dreamloom.flows.ray_config import RayConfig
-from dreamloom.flows.ray_start import connect
-from dreamloom.flows.steps import PartsStep
+from dreamloom.flows.chain.ray_start import connect
+from dreamloom.flows.chain.steps import PartsStep
+from dreamloom.flows.project.ray_config import RayConfig
 from dreamloom.scrape.collection import Collection, Row, Table
 from dreamloom.scrape.collection.parts import make_parts
 

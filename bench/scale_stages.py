@@ -16,8 +16,9 @@ from dreamloom.curate import score
 from dreamloom.curate.config import ChooseConfig
 from dreamloom.curate.rules.dedupe import NONE, near_duplicates
 from dreamloom.curate.rules.duplicates import likeness
-from dreamloom.flows import chain, commands
-from dreamloom.flows.steps import BalanceStep, Step
+from dreamloom.flows.chain import chain
+from dreamloom.flows.chain.steps import BalanceStep, Step
+from dreamloom.flows.commands import project as commands
 from dreamloom.scrape.collection import Collection
 from dreamloom.scrape.index.config import FilterConfig
 from dreamloom.scrape.index.filter import filter_laion

@@ -15,7 +15,7 @@ from dreamloom.base.clip_config import clip_models
 from dreamloom.base.stage import PART_ROWS, Summary
 from dreamloom.curate import score
 from dreamloom.curate.known_scores import RowRecipes
-from dreamloom.flows.project import Project, load_project
+from dreamloom.flows.project.project import Project, load_project
 from dreamloom.scrape.collection import SCHEMAS, CaptionKind, Collection, Status, Table
 
 MODELS = Path(__file__).parents[1] / "demo" / "models"

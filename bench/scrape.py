@@ -186,7 +186,9 @@ def run_dreamloom(urls: list[str], place: Path, *flags: str) -> Cost:
         "--encode-quality=95",
         "--max-placeholder-copies=1000",
     ]
-    cpu, wall, peak = measure([sys.executable, "-m", "dreamloom.flows.cli", "scrape", str(place), *base, *flags])
+    cpu, wall, peak = measure(
+        [sys.executable, "-m", "dreamloom.flows.commands.cli", "scrape", str(place), *base, *flags]
+    )
     statuses = Counter(collection.read(Table.RECORDS, columns=["status"]).column(0).to_pylist())
     return Cost(cpu, wall, peak, statuses)
 

@@ -25,7 +25,7 @@ from bench.flows_world import run_command
 from dreamloom.base.errors import UserError
 from dreamloom.demo.home import PROJECT, make_home
 from dreamloom.demo.site import serve
-from dreamloom.flows.services import load_services
+from dreamloom.flows.server.services import load_services
 
 EXHIBITS, STEPS = 150, 60
 

@@ -70,7 +70,7 @@ def demo(*, folder: Path = Path("demo-world"), seed: int | None = None, dashboar
 
 
 def _check_seed(project: Path, seed: int | None) -> None:
-    from dreamloom.flows.project import load_project
+    from dreamloom.flows.project.project import load_project
 
     existing = load_project(project).train.seed
     if seed is not None and seed != existing:
@@ -79,7 +79,7 @@ def _check_seed(project: Path, seed: int | None) -> None:
 
 def _run_chain(project: Path, tracked: bool) -> bool:
     """Runs the chain as `dreamloom run` does; returns False where it was stopped early."""
-    from dreamloom.flows.commands import run
+    from dreamloom.flows.commands.project import run
 
     print(f"\ndreamloom run {project}", flush=True)
     run(project, track=tracked)
@@ -87,8 +87,8 @@ def _run_chain(project: Path, tracked: bool) -> bool:
 
 
 def _finished(project: Path) -> bool:
-    from dreamloom.flows.chain import run_folder
-    from dreamloom.flows.project import load_project
+    from dreamloom.flows.chain.chain import run_folder
+    from dreamloom.flows.project.project import load_project
     from dreamloom.train.run.folder import read_summary
 
     return read_summary(run_folder(load_project(project))) is not None
@@ -105,7 +105,7 @@ def _beside(project: Path, tracked: bool) -> Iterator[Callable[[], bool]]:
     command = [
         sys.executable,
         "-m",
-        "dreamloom.flows.cli",
+        "dreamloom.flows.commands.cli",
         "run",
         str(project.absolute()),
         "--track" if tracked else "--no-track",
@@ -192,7 +192,7 @@ def compare(folder: Path, examined: int) -> list[Arm]:
 def _captions(folder: Path) -> set[str]:
     """The captions of all images that an arm was given."""
     from dreamloom.curate.manifest import manifest_path, read_manifest
-    from dreamloom.flows.project import load_project
+    from dreamloom.flows.project.project import load_project
 
     manifests = [manifest_path(load_project(folder / file).workspace) for file in (PROJECT, WITHOUT)]
     captions = [read_manifest(path)["caption"].to_pylist() for path in manifests]
@@ -205,9 +205,9 @@ def _evaluation(folder: Path, file: Path) -> tuple[Path, dict[str, Any]]:
     The project without ground truth holds none out to measure forgetting by, so both use the images of the other.
     """
     from dreamloom.base.progress import silent
-    from dreamloom.flows.chain import run_folder
-    from dreamloom.flows.project import load_project
-    from dreamloom.flows.train_steps import EvaluateStep
+    from dreamloom.flows.chain.chain import run_folder
+    from dreamloom.flows.chain.train_steps import EvaluateStep
+    from dreamloom.flows.project.project import load_project
     from dreamloom.train.evaluate.config import as_trained
 
     project, full = load_project(file), load_project(folder / PROJECT)
@@ -244,10 +244,10 @@ def draw(target: Path, arms: list[Arm]) -> None:
 
 
 def _print_results(folder: Path, arms: list[Arm], seconds: float) -> None:
-    from dreamloom.flows.chain import run_folder
-    from dreamloom.flows.project import load_project
-    from dreamloom.flows.terminal import duration, print_table, rows_table
-    from dreamloom.flows.workspace import report_path
+    from dreamloom.flows.chain.chain import run_folder
+    from dreamloom.flows.project.project import load_project
+    from dreamloom.flows.project.workspace import report_path
+    from dreamloom.flows.terminal.terminal import duration, print_table, rows_table
 
     print_table(
         rows_table(

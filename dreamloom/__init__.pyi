@@ -12,10 +12,10 @@ from dreamloom.curate.config import BalanceConfig, ChooseConfig, ScoreConfig
 from dreamloom.curate.score import score
 from dreamloom.curate.source import Role, Source
 from dreamloom.flows.api import ProjectPlan, ProjectRun, ingest, plan, progress, run
-from dreamloom.flows.project import Project, load_project
-from dreamloom.flows.project_train import ProjectTrainConfig
-from dreamloom.flows.ray_config import RayConfig
-from dreamloom.flows.retention import RetentionConfig
+from dreamloom.flows.project.project import Project, load_project
+from dreamloom.flows.project.project_train import ProjectTrainConfig
+from dreamloom.flows.project.ray_config import RayConfig
+from dreamloom.flows.project.retention import RetentionConfig
 from dreamloom.scrape.collection import CaptionKind, Choice, Collection, Status, Table
 from dreamloom.scrape.datasets.coco import CocoConfig
 from dreamloom.scrape.datasets.collection import CollectionConfig

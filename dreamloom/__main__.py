@@ -10,7 +10,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     gc.disable()  # imports leave no garbage, and the search for it was a fifth of `status`; run enables it again
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # it would read what each installed package declares
-    from dreamloom.flows.cli import main as run
+    from dreamloom.flows.commands.cli import main as run
 
     run()
 

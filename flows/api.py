@@ -10,16 +10,16 @@ from dreamloom.base.cpu import keep_freed_memory
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import StageConfig, Summary
 from dreamloom.base.tree_state import looking_once
-from dreamloom.flows import chain
-from dreamloom.flows import plan as planning
-from dreamloom.flows.forecast import measure_sources
-from dreamloom.flows.planned_steps import PlannedStep, plan_steps
-from dreamloom.flows.project import Project, load_project
-from dreamloom.flows.selection import Selection, StageName, select
-from dreamloom.flows.steps import IngestStep, Outcome, Step
-from dreamloom.flows.tables import balance_rows, funnel, funnel_rows
-from dreamloom.flows.terminal import Terminal, print_line
-from dreamloom.flows.workspace import report_path
+from dreamloom.flows.chain import chain
+from dreamloom.flows.chain.selection import Selection, StageName, select
+from dreamloom.flows.chain.steps import IngestStep, Outcome, Step
+from dreamloom.flows.plan import plan as planning
+from dreamloom.flows.plan.forecast import measure_sources
+from dreamloom.flows.plan.planned_steps import PlannedStep, plan_steps
+from dreamloom.flows.project.project import Project, load_project
+from dreamloom.flows.project.workspace import report_path
+from dreamloom.flows.terminal.tables import balance_rows, funnel, funnel_rows
+from dreamloom.flows.terminal.terminal import Terminal, print_line
 from dreamloom.scrape.collection import Collection
 from dreamloom.scrape.datasets import all_kinds
 from dreamloom.train.evaluate.measure import Evaluation

@@ -44,6 +44,7 @@ ROOMS = {
         {"loop"},
         {"plan", "dreambooth", "tune"},
     ],
+    "flows": [{"terminal"}, {"project"}, {"report"}, {"chain"}, {"plan", "server"}, {"api"}, {"commands"}],
 }
 """Package → its rooms and files, floor by floor. A room imports from the floors below it, and from itself."""
 

@@ -88,7 +88,7 @@ def test_an_installed_dreamloom_works_beside_modules_of_the_same_names(installed
     assert _output(crowded, *program, "--version").strip() == VERSION
     assert "Fine-tune" in _output(crowded, *program, "--help")
     assert "ingest own" in _output(crowded, *program, "plan")
-    code = "import dreamloom.flows.project, dreamloom.train.config as config; print(config.__file__)"
+    code = "import dreamloom.flows.project.project, dreamloom.train.config as config; print(config.__file__)"
     module = Path(_output(crowded, installed / "bin" / "python", "-c", code).strip())
     assert module.is_relative_to(_site_packages(installed))
 
@@ -156,7 +156,7 @@ def _is_bare(module: str) -> bool:
 
 
 def _is_module(text: str) -> bool:
-    """Whether a text such as "train.loop.loop.train" or "flows.cli:main" names something in a module of ours."""
+    """Whether a text such as "train.loop.loop.train" or "flows.api:run" names something in a module of ours."""
     words = text.replace(":", ".").split(".")
     if len(words) < 2 or words[0] not in PACKAGES or not all(word.isidentifier() for word in words):
         return False
@@ -188,7 +188,7 @@ def test_pages_and_scripts_use_the_full_name() -> None:
         'run([python, "-m", "demo.site"])',
         'run("python -m demo.site")',
         'monkeypatch.setattr("train.loop.loop.train", None)',
-        'ENTRY = "flows.cli:main"',
+        'ENTRY = "flows.commands.cli:main"',
     ],
 )
 def test_a_bare_name_is_found(code: str) -> None:

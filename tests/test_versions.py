@@ -16,7 +16,7 @@ from dreamloom.base.versions import FIRST, TABLES, Format, known_fields, rename_
 from dreamloom.caption.config import CaptionConfig
 from dreamloom.curate.config import ChooseConfig, ScoreConfig
 from dreamloom.curate.manifest import MANIFEST, read_manifest
-from dreamloom.flows.project import load_project
+from dreamloom.flows.project.project import load_project
 from dreamloom.scrape.collection import Collection, Table
 from dreamloom.scrape.collection.migrations import RENAMED, migrate_config
 from dreamloom.scrape.datasets import all_kinds

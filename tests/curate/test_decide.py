@@ -25,7 +25,7 @@ from dreamloom.curate.hand_changes import find_hand_changes
 from dreamloom.curate.manifest import content_digest, manifest_path
 from dreamloom.curate.source import Role, Source
 from dreamloom.curate.trace import trace
-from dreamloom.flows.tables import balance_rows
+from dreamloom.flows.terminal.tables import balance_rows
 from dreamloom.scrape.collection import Collection, Table
 from dreamloom.scrape.collection.decisions import HAND, SUBJECTS, What
 from dreamloom.train.data.folder import read_training_folder

@@ -21,9 +21,9 @@ import yaml
 from PIL import Image, ImageDraw
 
 from dreamloom.base.progress import silent
-from dreamloom.flows import chain
-from dreamloom.flows.project import Project, load_project
-from dreamloom.flows.steps import Outcome, Step
+from dreamloom.flows.chain import chain
+from dreamloom.flows.chain.steps import Outcome, Step
+from dreamloom.flows.project.project import Project, load_project
 
 HOUSE = Path(__file__).parents[2]
 _PREFECT_HOME = tempfile.TemporaryDirectory(prefix="prefect-")

@@ -7,7 +7,7 @@ import pytest
 from dreamloom.base.cache_folder import cache_folder
 from dreamloom.base.errors import UserError
 from dreamloom.base.files import commit_text
-from tests.flows.test_cli import said
+from tests.flows.commands.test_cli import said
 
 S3 = "s3://bucket/x"
 REFUSED = {

@@ -15,8 +15,8 @@ from pydantic import BaseModel, TypeAdapter
 
 from dreamloom.base.stage import Recipe, StageConfig, recipe, recipe_values
 from dreamloom.caption.compress.config import CompressConfig
-from dreamloom.flows.project import Project
-from dreamloom.flows.sources import SourceConfig
+from dreamloom.flows.project.project import Project
+from dreamloom.flows.project.sources import SourceConfig
 from dreamloom.train.audit.config import AuditConfig
 from dreamloom.train.config import DreamBoothConfig
 

@@ -11,9 +11,9 @@ from PIL import Image, ImageDraw
 from dreamloom.base.progress import silent
 from dreamloom.caption.sidecar import read_caption
 from dreamloom.curate.manifest import read_manifest
-from dreamloom.flows import chain
-from dreamloom.flows.cli import run
-from dreamloom.flows.steps import Outcome, Step
+from dreamloom.flows.chain import chain
+from dreamloom.flows.chain.steps import Outcome, Step
+from dreamloom.flows.commands.cli import run
 from dreamloom.scrape.collection import Table
 from tests.flows.conftest import HOUSE, Small
 from tests.scrape.datasets.test_collection import state

@@ -11,8 +11,8 @@ import pytest
 import yaml
 from cyclopts import App
 
-from dreamloom.flows.cli import app
-from dreamloom.flows.project import Project
+from dreamloom.flows.commands.cli import app
+from dreamloom.flows.project.project import Project
 
 HOUSE = Path(__file__).parents[2]
 PAGES = [HOUSE / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")]

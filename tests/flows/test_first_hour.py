@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bench.first_hour import AFTER_THE_RUN, BEFORE_THE_RUN, Mistake
-from dreamloom.flows.cli import run
+from dreamloom.flows.commands.cli import run
 
 pytestmark = pytest.mark.slow
 

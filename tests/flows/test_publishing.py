@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 from prefect.client.orchestration import get_client
 
-from dreamloom.flows import chain
-from dreamloom.flows.cli import run
-from dreamloom.flows.prefect_flows import end_to_end
+from dreamloom.flows.chain import chain
+from dreamloom.flows.commands.cli import run
+from dreamloom.flows.server.prefect_flows import end_to_end
 from dreamloom.train.run.folder import list_checkpoints
 
 pytestmark = pytest.mark.slow

@@ -21,7 +21,7 @@ from prefect.states import Cancelling, Crashed
 
 from bench.flows_watch import await_no_process, await_state, processes_in, start_run, worker_of
 from bench.flows_world import IMAGES, WaitingSite, write_project
-from dreamloom.flows.automations import NO_HEARTBEAT, ensure_automations
+from dreamloom.flows.server.automations import NO_HEARTBEAT, ensure_automations
 from dreamloom.scrape.collection import Collection, Table
 from tests.flows.conftest import PrefectServer
 

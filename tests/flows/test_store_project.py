@@ -10,10 +10,10 @@ from dreamloom.base import remote
 from dreamloom.base.cache_folder import cache_folder
 from dreamloom.base.errors import UserError
 from dreamloom.curate.manifest import content_digest, manifest_path
-from dreamloom.flows.workspace import workspace_of
+from dreamloom.flows.project.workspace import workspace_of
 from dreamloom.train.data.dataset import read_dataset
+from tests.flows.commands.test_cli import said
 from tests.flows.conftest import Small, make_small
-from tests.flows.test_cli import said
 from tests.s3 import S3
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dreamloom.flows.cli import run as dreamloom
+from dreamloom.flows.commands.cli import run as dreamloom
 
 pytestmark = pytest.mark.slow
 
@@ -24,7 +24,16 @@ def test_sigterm_saves_and_the_next_call_goes_on(tmp_path: Path) -> None:
     for number in range(4):
         noise = np.random.default_rng(number).integers(0, 256, (8, 8, 3), dtype=np.uint8)
         Image.fromarray(noise).resize((64, 64)).save(folder / f"a thing_{number}.png")
-    command = [sys.executable, "-m", "dreamloom.flows.cli", "train", str(folder.parent), str(run), "--base", str(MODEL)]
+    command = [
+        sys.executable,
+        "-m",
+        "dreamloom.flows.commands.cli",
+        "train",
+        str(folder.parent),
+        str(run),
+        "--base",
+        str(MODEL),
+    ]
     command += ["--resolution", "64", "--batch-size", "2", "--sample-steps", "1", "--device", "cpu"]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     started = subprocess.Popen(

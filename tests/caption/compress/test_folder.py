@@ -15,7 +15,7 @@ from dreamloom.base.image_metadata import find_refusal
 from dreamloom.caption.compress.config import CompressConfig
 from dreamloom.caption.compress.folder import CompressResult, compress_folder
 from dreamloom.caption.sidecar import read_caption
-from dreamloom.flows.cli import run
+from dreamloom.flows.commands.cli import run
 from tests.conftest import Crash
 from tests.scrape.datasets.test_ingest import draw
 

@@ -19,7 +19,7 @@ from dreamloom.caption.stage import caption
 from dreamloom.curate.choose import choose
 from dreamloom.curate.config import ChooseConfig
 from dreamloom.curate.source import Role, Source
-from dreamloom.flows import cli
+from dreamloom.flows.commands import cli
 from dreamloom.scrape.collection import Collection, Table
 from dreamloom.scrape.collection.shards import copy_between, find_damage_at, pull_collection
 from dreamloom.scrape.datasets.folder import FolderConfig, ingest_folder
@@ -220,7 +220,7 @@ def test_processes_share_the_parts_and_take_over_those_of_a_killed_one(
     command = ["ingest", "folder", ADDRESS, "--path", path, "--part-rows", rows]
 
     def start() -> "subprocess.Popen[str]":
-        line = [sys.executable, "-m", "dreamloom.flows.cli", *command]
+        line = [sys.executable, "-m", "dreamloom.flows.commands.cli", *command]
         return subprocess.Popen(line, cwd=HOUSE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
     killed: list[subprocess.Popen[str]] = []

@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from dreamloom.base.errors import StageFailed, UserError
-from dreamloom.flows.cli import run
+from dreamloom.flows.commands.cli import run
 from dreamloom.scrape.collection import Collection, Status, Table
 from dreamloom.scrape.collection.shards import find_damage_at, pull_collection
 from dreamloom.scrape.web.config import ScrapeConfig

@@ -14,14 +14,14 @@ import pytest
 from aiohttp import web
 
 from dreamloom.base.stop import run_stoppable, stop_all
-from dreamloom.flows.cli import run
+from dreamloom.flows.commands.cli import run
 from dreamloom.scrape.collection import Collection, Table
 
 FLAGS = ["--allow-private-addresses", "--min-side=16", "--retries=0", "--concurrency-per-host=4", "--timeout-s=600"]
 
 
 def command(collection: Collection) -> list[str]:
-    return [sys.executable, "-m", "dreamloom.flows.cli", "scrape", str(collection.root), *FLAGS]
+    return [sys.executable, "-m", "dreamloom.flows.commands.cli", "scrape", str(collection.root), *FLAGS]
 
 
 def until(happened: Callable[[], bool]) -> None:

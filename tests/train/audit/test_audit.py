@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from dreamloom.base.errors import UserError
 from dreamloom.demo.world import Scene, Thing, caption, render
-from dreamloom.flows.cli import run
+from dreamloom.flows.commands.cli import run
 from dreamloom.train.audit.audit import audit
 from dreamloom.train.audit.config import AuditConfig
 from dreamloom.train.audit.results import Audit, ClassAccuracy, PromptDrift, read_audit

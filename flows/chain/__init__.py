@@ -1,0 +1,1 @@
+"""Stages as steps, and the chain over a whole project."""

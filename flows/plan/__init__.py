@@ -1,0 +1,1 @@
+"""What a run would make, without making it."""

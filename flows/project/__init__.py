@@ -1,0 +1,1 @@
+"""project.yaml, and the folders and runs of its workspace."""

@@ -1,0 +1,1 @@
+"""What there is, to look at: images and captions, changes since the last run, the report, comparisons."""

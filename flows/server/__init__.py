@@ -1,0 +1,1 @@
+"""Prefect: flows, deployments, services, and what the dashboard shows."""

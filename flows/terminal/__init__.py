@@ -1,0 +1,1 @@
+"""What people see in a terminal: progress, tables, logs, help pages; and the same as JSON."""
