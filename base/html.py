@@ -84,7 +84,7 @@ def embedded_file(source: Path | bytes, alt: str, side: int | None = None) -> st
         alt: what it shows.
         side: the longest side, to which it is scaled down; None: as it is.
     """
-    from dreamloom.base.pixels import ImageError, decode  # Pillow from here on
+    from dreamloom.base.images.pixels import ImageError, decode  # Pillow from here on
 
     try:
         image = decode(source, at_least=side)

@@ -82,7 +82,7 @@ class Summary:
     parts_before: int = 0
     """Parts that existed already, made by the same recipe."""
     left_out: dict[str, int] = field(default_factory=dict)
-    """Reason → images beside the source's own that are no rows (dreamloom.base.listing)."""
+    """Reason → images beside the source's own that are no rows (dreamloom.base.files.listing)."""
     unread: int = 0
     """Rows whose files could not be read this time; their part is made again by the next run."""
 

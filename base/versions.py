@@ -20,7 +20,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import commit_json
+from dreamloom.base.files.atomic import commit_json
 
 FIRST = "0.1"
 """Version of files that name none: releases before 0.2 did not write it."""

@@ -36,7 +36,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from dreamloom.base.files import link
+from dreamloom.base.files.atomic import link
 from dreamloom.caption.captioners.blip import load_blip
 from dreamloom.caption.config import CaptionConfig
 from dreamloom.caption.sidecar import read_caption

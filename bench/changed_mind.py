@@ -22,8 +22,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dreamloom.base.parquet_metadata import write_table
 from dreamloom.base.stage import PART_ROWS, StageConfig, Summary
+from dreamloom.base.tables.parquet_metadata import write_table
 from dreamloom.base.versions import RUN
 from dreamloom.curate.manifest import MANIFEST, manifest_path
 from dreamloom.scrape.collection import SCHEMAS, Collection, Table

@@ -31,9 +31,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
 from bench.variety import draw
-from dreamloom.base.image_types import DECODED_EXTENSIONS
-from dreamloom.base.near_duplicates import phash
-from dreamloom.base.pixels import decode
+from dreamloom.base.files.image_types import DECODED_EXTENSIONS
+from dreamloom.base.images.near_duplicates import phash
+from dreamloom.base.images.pixels import decode
 from dreamloom.curate.config import ChooseConfig, NearDuplicates, ScoreConfig
 from dreamloom.curate.rules.crops import is_part, shrink
 from dreamloom.curate.rules.dedupe import NONE, Likeness, near_duplicates
@@ -98,7 +98,7 @@ def measure(agree: NDArray[np.bool_], photos: int) -> dict[str, float | dict[str
 
 def embed(images: Sequence[Image.Image], config: ScoreConfig) -> NDArray[np.float32]:
     """Returns CLIP's embeddings of images."""
-    from dreamloom.base.clip import load_clip  # torch, whose memory is no part of a search's
+    from dreamloom.base.models.clip import load_clip  # torch, whose memory is no part of a search's
 
     model = load_clip(config, config.device)
     batches = [images[first : first + 32] for first in range(0, len(images), 32)]

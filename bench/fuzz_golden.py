@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, PngImagePlugin
 
-from dreamloom.base.image_metadata import refusal_xmp
+from dreamloom.base.images.metadata import refusal_xmp
 
 ENCODED = [names + b"\n" + gzip.compress(b"abc" * 20, mtime=0) for names in (b"gzip", b"aws-chunked, x-gzip")]
 VALUES = [

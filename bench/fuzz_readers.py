@@ -16,12 +16,12 @@ from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from bench import fuzz_golden as golden
-from dreamloom.base.documents import DocumentError, decode_text, parse_json, parse_yaml
 from dreamloom.base.errors import UserError
-from dreamloom.base.image_metadata import find_refusal, without_private_metadata
-from dreamloom.base.missing_end import with_end
-from dreamloom.base.pixels import ImageError, check_whole, decode, read_exif, read_header
-from dreamloom.base.tables import caption_texts, parse_table
+from dreamloom.base.images.metadata import find_refusal, without_private_metadata
+from dreamloom.base.images.missing_end import with_end
+from dreamloom.base.images.pixels import ImageError, check_whole, decode, read_exif, read_header
+from dreamloom.base.tables.documents import DocumentError, decode_text, parse_json, parse_yaml
+from dreamloom.base.tables.tables import caption_texts, parse_table
 from dreamloom.caption.filename import read_name
 from dreamloom.caption.sidecar import parse_entries, read_caption
 from dreamloom.scrape.collection import CaptionKind

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from bench.preservation_world import TAUGHT
-from dreamloom.base.clip import load_clip
-from dreamloom.base.clip_config import ClipConfig
-from dreamloom.base.files import commit_folder
+from dreamloom.base.files.atomic import commit_folder
+from dreamloom.base.models.clip import load_clip
+from dreamloom.base.models.clip_config import ClipConfig
 from dreamloom.curate.balance import exact, format_multiply
 from dreamloom.curate.rules.selection import select_nearest, select_random, select_variety
 from dreamloom.demo.folders import CONCEPT

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dreamloom.base.files import commit_folder, commit_text
+from dreamloom.base.files.atomic import commit_folder, commit_text
 from dreamloom.demo.encode import encode
 from dreamloom.demo.exam import concept_scenes
 from dreamloom.demo.folders import CONCEPT, CONCEPT_BACKGROUNDS, CONCEPT_COLORS

@@ -10,7 +10,7 @@ from typing import Any
 
 from bench.duplicates import draw_crowd
 from bench.scale_world import FOLDER_IMAGES, World, make_pictures
-from dreamloom.base.clip import load_clip
+from dreamloom.base.models.clip import load_clip
 from dreamloom.base.progress import silent
 from dreamloom.curate import score
 from dreamloom.curate.config import ChooseConfig

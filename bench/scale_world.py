@@ -11,7 +11,7 @@ import yaml
 from PIL import Image
 
 from bench.laion_index import make_index
-from dreamloom.base.clip_config import clip_models
+from dreamloom.base.models.clip_config import clip_models
 from dreamloom.base.stage import PART_ROWS, Summary
 from dreamloom.curate import score
 from dreamloom.curate.known_scores import RowRecipes

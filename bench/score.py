@@ -36,7 +36,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from bench.caption import image_files, make_images
-from dreamloom.base.clip import load_clip
+from dreamloom.base.models.clip import load_clip
 from dreamloom.caption.sidecar import read_caption
 from dreamloom.curate.config import ScoreConfig
 from dreamloom.curate.score import score

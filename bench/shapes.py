@@ -27,7 +27,7 @@ import torch
 from PIL import Image
 
 from bench.train import BASE, CPU, fill_caches
-from dreamloom.base.buckets import Size, generate_buckets
+from dreamloom.base.images.buckets import Size, generate_buckets
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.dataset import read_dataset
 from dreamloom.train.data.loader import BatchLoader, LoadedBatch

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
-from dreamloom.base.missing_end import decode_own
-from dreamloom.base.pixels import ImageError
+from dreamloom.base.images.missing_end import decode_own
+from dreamloom.base.images.pixels import ImageError
 from dreamloom.base.threads import map_ordered
 from dreamloom.caption.config import CaptionConfig
 from dreamloom.caption.ranking import Candidate, CandidateFinder, PreparedImage, candidate_finder

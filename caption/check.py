@@ -3,9 +3,9 @@
 import re
 from pathlib import Path
 
-from dreamloom.base.clip_config import check_clip
 from dreamloom.base.errors import UserError
-from dreamloom.base.weights import check_weights
+from dreamloom.base.models.clip_config import check_clip
+from dreamloom.base.models.weights import check_weights
 from dreamloom.caption.captioners import model_types, read_model_type
 from dreamloom.caption.config import CaptionConfig
 

@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from dreamloom.base.clip_config import ClipConfig
-from dreamloom.base.device import DeviceName, PrecisionName
+from dreamloom.base.models.clip_config import ClipConfig
+from dreamloom.base.models.device import DeviceName, PrecisionName
 from dreamloom.base.stage import BY_CONTENT, NO_RECIPE, Group, PathKind, Recipe, StageConfig
 from dreamloom.scrape.collection import CaptionKind
 

@@ -17,12 +17,12 @@ from typing import Any
 import pyarrow as pa
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import create_file
-from dreamloom.base.folder_names import FolderNames
-from dreamloom.base.given_names import reads_like_a_caption
+from dreamloom.base.files.atomic import create_file
+from dreamloom.base.files.folder_names import FolderNames
+from dreamloom.base.files.given_names import reads_like_a_caption
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import Summary
-from dreamloom.base.tables import TABLE_SUFFIXES, write_table
+from dreamloom.base.tables.tables import TABLE_SUFFIXES, write_table
 from dreamloom.base.text import without_surrogates
 from dreamloom.caption.candidates import find_candidates
 from dreamloom.caption.check import check

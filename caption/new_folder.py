@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import TEMPORARY, commit_json
+from dreamloom.base.files.atomic import TEMPORARY, commit_json
 
 _MARK = ".dreamloom.json"
 """The file that says what a folder was made from."""

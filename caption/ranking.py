@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from PIL import Image
 
-from dreamloom.base.clip import Clip, load_clip
+from dreamloom.base.models.clip import Clip, load_clip
 from dreamloom.caption.captioners import load_captioner
 from dreamloom.caption.captioners.captioner import Captioner
 from dreamloom.caption.config import CaptionConfig

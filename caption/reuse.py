@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dreamloom.base.clip_config import clip_models
-from dreamloom.base.fingerprint import fingerprint
+from dreamloom.base.files.fingerprint import fingerprint
+from dreamloom.base.models.clip_config import clip_models
 from dreamloom.base.stage import recipe, recipe_values
 from dreamloom.caption.config import GENERATION, RANKING, CaptionConfig
 from dreamloom.caption.ranking import Candidate

@@ -14,10 +14,10 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Literal
 
-from dreamloom.base.documents import DocumentError, parse_json, parse_yaml, read_text
-from dreamloom.base.folder_names import FolderNames, fold_name
-from dreamloom.base.image_types import IMAGE_EXTENSIONS
-from dreamloom.base.tables import caption_texts, written_list
+from dreamloom.base.files.folder_names import FolderNames, fold_name
+from dreamloom.base.files.image_types import IMAGE_EXTENSIONS
+from dreamloom.base.tables.documents import DocumentError, parse_json, parse_yaml, read_text
+from dreamloom.base.tables.tables import caption_texts, written_list
 from dreamloom.base.text import without_surrogates
 from dreamloom.caption.filename import find_controls, read_name
 from dreamloom.caption.parts import CaptionParts, Tag, with_tags
@@ -243,7 +243,7 @@ def parse_entries(document: Any) -> Entries:
     All keys may stand under `caption`, too. A main prompt is whole; the commas of a `caption` part its tags.
 
     Args:
-        document: as `dreamloom.base.documents.parse_yaml` reads it without types.
+        document: as `dreamloom.base.tables.documents.parse_yaml` reads it without types.
 
     Raises:
         DocumentError: it is no such mapping.

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import yaml
 
-from dreamloom.base.files import commit
+from dreamloom.base.files.atomic import commit
 
 
 def write_sidecar(image: Path, text: str) -> Path:
@@ -20,7 +20,7 @@ def write_sidecar(image: Path, text: str) -> Path:
 
 
 def encode_text(text: str) -> bytes:
-    """Encodes a caption for a .txt or .caption; inverts `dreamloom.base.documents.decode_text`."""
+    """Encodes a caption for a .txt or .caption; inverts `dreamloom.base.tables.documents.decode_text`."""
     # readers remove one line end at the end and a mark at the beginning, and take zeros for UTF-16
     ended = text + "\n" if text.endswith("\n") else text
     return ended.encode("utf-8-sig" if text.startswith("\ufeff") or "\0" in text else "utf-8", "replace")

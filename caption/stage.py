@@ -15,10 +15,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from dreamloom.base.clip_config import clip_name
 from dreamloom.base.errors import UserError
+from dreamloom.base.files.remembered import remembered
+from dreamloom.base.models.clip_config import clip_name
 from dreamloom.base.progress import Progress, silent
-from dreamloom.base.remembered import remembered
 from dreamloom.base.stage import Summary, recipe, recipe_values
 from dreamloom.caption.candidates import find_candidates
 from dreamloom.caption.check import check

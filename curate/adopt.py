@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import commit, copy, remove
-from dreamloom.base.folder_names import FolderNames
-from dreamloom.base.pixels import ImageError, decode
-from dreamloom.base.tree_state import TreeLook
+from dreamloom.base.files.atomic import commit, copy, remove
+from dreamloom.base.files.folder_names import FolderNames
+from dreamloom.base.files.tree_state import TreeLook
+from dreamloom.base.images.pixels import ImageError, decode
 from dreamloom.curate.decide import carry_out
 from dreamloom.curate.hand_changes import HandChange, look_for_hand_changes
 from dreamloom.curate.manifest import manifest_path

@@ -24,17 +24,17 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from dreamloom.base.copies import group_copies
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import commit_folder, commit_text, remove, remove_leftovers
-from dreamloom.base.folder_lock import lock
-from dreamloom.base.held_out import HeldOutImage, to_json, write_held_out
-from dreamloom.base.parquet_metadata import write_table
+from dreamloom.base.files.atomic import commit_folder, commit_text, remove, remove_leftovers
+from dreamloom.base.files.remote import address_of
+from dreamloom.base.files.tree_state import TreeLook
+from dreamloom.base.images.copies import group_copies
 from dreamloom.base.progress import Progress, silent
-from dreamloom.base.remote import address_of
+from dreamloom.base.sharing.folder_lock import lock
 from dreamloom.base.stage import Summary, recipe
-from dreamloom.base.streamed_set import has_training_set, streamed_metadata
-from dreamloom.base.tree_state import TreeLook
+from dreamloom.base.tables.held_out import HeldOutImage, to_json, write_held_out
+from dreamloom.base.tables.parquet_metadata import write_table
+from dreamloom.base.tables.streamed_set import has_training_set, streamed_metadata
 from dreamloom.curate.adopt import refuse_hand_changes
 from dreamloom.curate.balance import format_multiply
 from dreamloom.curate.choose import sort_by_priority

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from dreamloom.base.remembered import recalled, remembered
+from dreamloom.base.files.remembered import recalled, remembered
 from dreamloom.base.stage import Summary, recipe
 from dreamloom.curate.config import ChooseConfig
 from dreamloom.curate.deciding import MakePart, PartName, choices_table, decide, read_images

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from dreamloom.base.buckets import read_folder_resolutions
-from dreamloom.base.clip_config import ClipConfig
-from dreamloom.base.device import DeviceName
+from dreamloom.base.images.buckets import read_folder_resolutions
+from dreamloom.base.models.clip_config import ClipConfig
+from dreamloom.base.models.device import DeviceName
 from dreamloom.base.stage import BY_CONTENT, NO_RECIPE, Group, Recipe, StageConfig
 
 RESOLUTIONS = Recipe("resolutions")

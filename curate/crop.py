@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.pixels import ImageError, decode
+from dreamloom.base.images.pixels import ImageError, decode
 
 Box = tuple[int, int, int, int]
 """Left, top, right and bottom, in pixels."""

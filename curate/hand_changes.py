@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from dreamloom.base.file_index import WholeFile, content_hashes
-from dreamloom.base.remembered import remembered
+from dreamloom.base.files.file_index import WholeFile, content_hashes
+from dreamloom.base.files.remembered import remembered
+from dreamloom.base.files.tree_state import TreeLook, look_at_tree, state_after
 from dreamloom.base.stage import recipe
-from dreamloom.base.streamed_set import find_streamed_set
-from dreamloom.base.tree_state import TreeLook, look_at_tree, state_after
+from dreamloom.base.tables.streamed_set import find_streamed_set
 from dreamloom.caption.filename import CONTROLS, read_name
 from dreamloom.caption.sidecar import resolve_caption
 from dreamloom.curate.hand_settings import find_settings
@@ -59,7 +59,7 @@ def look_for_hand_changes(workspace: Path, anew: bool = False) -> tuple[TreeLook
 
     Args:
         workspace: where dataset/ and heldout/ are.
-        anew: see `dreamloom.base.tree_state.tree_state`; the files that were seen are kept.
+        anew: see `dreamloom.base.files.tree_state.tree_state`; the files that were seen are kept.
     """
     if not manifest_path(workspace).exists():
         return None, []

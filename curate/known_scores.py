@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from dreamloom.base.clip_config import clip_models
+from dreamloom.base.models.clip_config import clip_models
 from dreamloom.base.stage import recipe
 from dreamloom.curate.config import ScoreConfig
 from dreamloom.curate.scores import SCORES

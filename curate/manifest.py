@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.own_folders import TRAINING_MANIFEST
-from dreamloom.base.parquet_metadata import read_metadata
-from dreamloom.base.remote import is_remote
+from dreamloom.base.files.own_folders import TRAINING_MANIFEST
+from dreamloom.base.files.remote import is_remote
+from dreamloom.base.tables.parquet_metadata import read_metadata
 from dreamloom.curate.history import HISTORY
 from dreamloom.scrape.collection import Collection
 

@@ -6,7 +6,7 @@ from fractions import Fraction
 import numpy as np
 import pyarrow as pa
 
-from dreamloom.base.parquet_metadata import digest_table
+from dreamloom.base.tables.parquet_metadata import digest_table
 from dreamloom.curate.balance import format_multiply
 from dreamloom.curate.manifest import DROPPED, MANIFEST, TRAIN
 from dreamloom.curate.split import Split

@@ -15,7 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import fsync_all, link
+from dreamloom.base.files.atomic import fsync_all, link
 from dreamloom.base.progress import Progress, silent
 from dreamloom.caption.sidecar_writer import write_sidecar
 from dreamloom.curate.balance import format_multiply

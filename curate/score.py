@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from dreamloom.base.clip import Clip, load_clip
-from dreamloom.base.clip_config import check_clip, clip_models
 from dreamloom.base.errors import UserError
-from dreamloom.base.fingerprint import fingerprint
-from dreamloom.base.missing_end import decode_own
-from dreamloom.base.pixels import ImageError
+from dreamloom.base.files.fingerprint import fingerprint
+from dreamloom.base.images.missing_end import decode_own
+from dreamloom.base.images.pixels import ImageError
+from dreamloom.base.models.clip import Clip, load_clip
+from dreamloom.base.models.clip_config import check_clip, clip_models
+from dreamloom.base.models.weights import check_weights
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import Summary, recipe
 from dreamloom.base.threads import map_ordered
-from dreamloom.base.weights import check_weights
 from dreamloom.curate.config import ScoreConfig
 from dreamloom.curate.known_scores import KnownScores, RowRecipes, find_known_scores, row_recipes
 from dreamloom.curate.scores import SCORES

@@ -7,7 +7,7 @@ from pathlib import Path
 from dreamloom.base.errors import UserError
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import Summary
-from dreamloom.base.tables import TABLE_SUFFIXES, write_table
+from dreamloom.base.tables.tables import TABLE_SUFFIXES, write_table
 from dreamloom.base.text import without_surrogates
 from dreamloom.caption.folder import list_folder_images
 from dreamloom.curate.config import ScoreConfig

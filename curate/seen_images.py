@@ -23,8 +23,8 @@ import pyarrow as pa
 import xxhash
 from numpy.typing import NDArray
 
-from dreamloom.base.cache_folder import cache_folder
-from dreamloom.base.files import commit
+from dreamloom.base.files.atomic import commit
+from dreamloom.base.files.cache_folder import cache_folder
 from dreamloom.base.stage import recipe
 from dreamloom.curate import deciding
 from dreamloom.curate.config import ChooseConfig, NearDuplicates

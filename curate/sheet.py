@@ -5,8 +5,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw
 
-from dreamloom.base.fonts import drawable, line_height, load_font, wrap
-from dreamloom.base.pixels import ImageError, decode
+from dreamloom.base.images.fonts import drawable, line_height, load_font, wrap
+from dreamloom.base.images.pixels import ImageError, decode
 
 _PAPER, _FRAME, _INK, _FAINT = (255, 255, 255), (236, 236, 236), (30, 30, 30), (150, 60, 50)
 _LINES = 3

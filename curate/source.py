@@ -6,9 +6,9 @@ from enum import StrEnum
 from pathlib import Path
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.listing import is_left_out
+from dreamloom.base.files.listing import is_left_out
+from dreamloom.base.sharing.workers import FOLDER as WORKERS
 from dreamloom.base.versions import RUN
-from dreamloom.base.workers import FOLDER as WORKERS
 from dreamloom.scrape.collection import Collection, Table
 
 _STORE = "store.json"

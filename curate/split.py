@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 import pyarrow as pa
 
-from dreamloom.base.held_out import HeldOutImage
+from dreamloom.base.tables.held_out import HeldOutImage
 from dreamloom.caption.nouns import find_all_nouns
 from dreamloom.curate.balance import exact, solve_multiplies
 from dreamloom.curate.concepts import choose_unrehearsed, follow

@@ -1,4 +1,4 @@
-"""Training sets of collections at addresses, whose images stay in these (dreamloom.base.streamed_set).
+"""Training sets of collections at addresses, whose images stay in these (dreamloom.base.tables.streamed_set).
 
 dataset.parquet         the manifest, with the place of each image
 crops/<hash>-000.tar    images of which a decision shows a part only
@@ -14,11 +14,11 @@ import numpy as np
 import pyarrow as pa
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.own_folders import TRAINING_MANIFEST
-from dreamloom.base.parquet_metadata import metadata_of, write_table
-from dreamloom.base.remote import Store
-from dreamloom.base.remote_files import list_files
-from dreamloom.base.streamed_set import PLACES
+from dreamloom.base.files.own_folders import TRAINING_MANIFEST
+from dreamloom.base.files.remote import Store
+from dreamloom.base.files.remote_files import list_files
+from dreamloom.base.tables.parquet_metadata import metadata_of, write_table
+from dreamloom.base.tables.streamed_set import PLACES
 from dreamloom.curate.crop import write_crop
 from dreamloom.curate.place import Placement
 from dreamloom.curate.source import Source

@@ -8,10 +8,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dreamloom.base.file_index import WholeFile, content_hashes
-from dreamloom.base.folder_names import FolderNames
-from dreamloom.base.image_types import is_image_name
-from dreamloom.base.listing import walk_folders
+from dreamloom.base.files.file_index import WholeFile, content_hashes
+from dreamloom.base.files.folder_names import FolderNames
+from dreamloom.base.files.image_types import is_image_name
+from dreamloom.base.files.listing import walk_folders
 from dreamloom.caption.filename import CONTROLS, read_name
 from dreamloom.caption.sidecar import SidecarContent, parse_sidecars
 from dreamloom.curate.manifest import manifest_path, read_manifest, read_sources

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dreamloom.base.files import commit_folder, commit_json
-from dreamloom.base.fingerprint import fingerprint
+from dreamloom.base.files.atomic import commit_folder, commit_json
+from dreamloom.base.files.fingerprint import fingerprint
 from dreamloom.base.stage import recipe
 from dreamloom.demo.comparison import draw_sheet
 from dreamloom.demo.folders import CONCEPT, CONCEPT_BACKGROUNDS, CONCEPT_COLORS

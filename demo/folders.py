@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from dreamloom.base.files import commit_folder
+from dreamloom.base.files.atomic import commit_folder
 from dreamloom.demo.encode import encode
 from dreamloom.demo.gallery import Form
 from dreamloom.demo.world import COLORS, RESERVED, SHAPES, STYLES, Scene, Size, Thing, caption, random_scene, render

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import commit_folder, commit_text
+from dreamloom.base.files.atomic import commit_folder, commit_text
 from dreamloom.demo.folders import CONCEPT, make_coco, make_concept, make_ffhq, make_imagenet
 from dreamloom.demo.index import write_index
 

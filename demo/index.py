@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dreamloom.base.files import commit_folder
+from dreamloom.base.files.atomic import commit_folder
 from dreamloom.demo.gallery import exhibit
 from dreamloom.demo.world import aesthetic, caption, random_scene
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dreamloom.base.files import commit_folder
+from dreamloom.base.files.atomic import commit_folder
 from dreamloom.base.progress import Progress, silent
 from dreamloom.demo.pretrain_clip import PREPROCESS, normalized, scenes_and_images
 from dreamloom.demo.pretrain_diffusion import tokenize

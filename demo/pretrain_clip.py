@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dreamloom.base.files import commit, commit_folder, commit_json
+from dreamloom.base.files.atomic import commit, commit_folder, commit_json
 from dreamloom.base.progress import Progress, silent
 from dreamloom.demo.pretrain_diffusion import tokenize
 from dreamloom.demo.pretrain_loop import Schedule, device, fit, half_where_fast, seeded

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dreamloom.base.files import commit, commit_folder
+from dreamloom.base.files.atomic import commit, commit_folder
 from dreamloom.base.progress import Progress, silent
 from dreamloom.demo.pretrain_loop import Schedule, device, fit, seeded
 from dreamloom.demo.pretrain_vae import to_unit

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dreamloom.base.device import choose_precision
-from dreamloom.base.files import commit, commit_text
+from dreamloom.base.files.atomic import commit, commit_text
+from dreamloom.base.models.device import choose_precision
 from dreamloom.base.progress import Progress, silent
 
 

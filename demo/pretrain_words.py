@@ -9,7 +9,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from dreamloom.base.files import commit_text
+from dreamloom.base.files.atomic import commit_text
 from dreamloom.demo.world import BACKGROUNDS, COLORS, RELATIONS, SHAPES
 
 LENGTH = 32

@@ -27,8 +27,8 @@ import numpy as np
 from PIL import Image
 
 from dreamloom.base.errors import StageFailed, UserError
-from dreamloom.base.files import commit
-from dreamloom.base.folder_lock import lock
+from dreamloom.base.files.atomic import commit
+from dreamloom.base.sharing.folder_lock import lock
 from dreamloom.demo.comparison import draw_comparison
 from dreamloom.demo.exam import SHOWN, ExamResult, examine
 from dreamloom.demo.folders import CONCEPT

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from dreamloom.base import html
 from dreamloom.base.cpu import keep_freed_memory
+from dreamloom.base.files.tree_state import looking_once
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import StageConfig, Summary
-from dreamloom.base.tree_state import looking_once
 from dreamloom.flows.chain import chain
 from dreamloom.flows.chain.selection import Selection, StageName, select
 from dreamloom.flows.chain.steps import IngestStep, Outcome, Step

@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from dreamloom.base.files import TEMPORARY
-from dreamloom.base.workers import FOLDER as WORKERS
+from dreamloom.base.files.atomic import TEMPORARY
+from dreamloom.base.sharing.workers import FOLDER as WORKERS
 
 _CHANGES = ("rename", "replace", "link", "unlink", "remove", "mkdir", "rmdir")
 """Functions of os that change a folder. Files that anything else makes are found by looking."""
@@ -81,7 +81,7 @@ class PowerCut:
         """Makes each disk in turn in `folder`, and yields it, and whether the work had ended before the cut.
 
         Temporary files and folders, which all readers ignore, are left out; so are those of the workers (.workers), who
-        are dead after a power cut: tests/base/test_leases.py shows what becomes of those.
+        are dead after a power cut: tests/base/sharing/test_leases.py shows what becomes of those.
         """
         seen = set()
         for number, (current, disk) in enumerate(self.disks):

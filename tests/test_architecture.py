@@ -28,6 +28,15 @@ MAY_IMPORT = {
 """Package → the packages that it may import."""
 
 ROOMS = {
+    "base": [
+        {"errors", "text", "progress", "threads", "processes", "stop", "cpu", "apportion"},
+        {"files"},
+        {"versions"},
+        {"images", "tables", "sharing"},
+        {"html"},
+        {"stage"},
+        {"models"},
+    ],
     "scrape": [{"collection"}, {"index"}, {"datasets"}, {"web"}],
     "train": [
         {"adapter_kinds", "config_fields", "optimizers", "samplers"},
@@ -197,11 +206,11 @@ def test_imports_are_seen_wherever_they_stand(tmp_path: Path) -> None:
     file.write_text(
         "from typing import TYPE_CHECKING\n"
         "if TYPE_CHECKING:\n    from dreamloom.train.config import TrainConfig\n"
-        "def f():\n    import torch.nn\n    from dreamloom.base import files\n"
+        "def f():\n    import torch.nn\n    from dreamloom.base.files import atomic as files\n"
     )
     assert set(_imported("dreamloom.example", file)) == {
         "typing",
         "dreamloom.train.config",
         "torch",
-        "dreamloom.base.files",
+        "dreamloom.base.files.atomic",
     }

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from dreamloom.base.device import DeviceName, PrecisionName
+from dreamloom.base.models.device import DeviceName, PrecisionName
 from dreamloom.base.stage import NO_RECIPE, Group
 
 DATA, EVALUATION, HARDWARE = Group("Data and buckets"), Group("Evaluation"), Group("Precision and hardware")

@@ -17,16 +17,16 @@ from pathlib import Path
 
 import yaml
 
-from dreamloom.base.documents import decode_text
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import commit, commit_json, commit_text, copy
-from dreamloom.base.fingerprint import fingerprint
-from dreamloom.base.folder_lock import lock
-from dreamloom.base.image_types import DECODED_EXTENSIONS
-from dreamloom.base.listing import is_left_out
-from dreamloom.base.pixels import ImageError, decode
+from dreamloom.base.files.atomic import commit, commit_json, commit_text, copy
+from dreamloom.base.files.fingerprint import fingerprint
+from dreamloom.base.files.image_types import DECODED_EXTENSIONS
+from dreamloom.base.files.listing import is_left_out
+from dreamloom.base.images.pixels import ImageError, decode
 from dreamloom.base.progress import Progress, silent
+from dreamloom.base.sharing.folder_lock import lock
 from dreamloom.base.stage import recipe
+from dreamloom.base.tables.documents import decode_text
 from dreamloom.train.config import DreamBoothConfig, TrainConfig, shared_settings
 from dreamloom.train.diffusion.rng import stream_key
 from dreamloom.train.families.check import check_base_model

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-from dreamloom.base.buckets import Size, upscale_factor
+from dreamloom.base.images.buckets import Size, upscale_factor
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.dataset import Dataset, Problem, summarize_problems
 from dreamloom.train.data.schedule import MANY_FORWARD_PASSES, BatchSchedule, mixed_batches_note

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from dreamloom.base.device import PrecisionName, choose_precision, prepare_device
 from dreamloom.base.errors import UserError
-from dreamloom.base.fingerprint import fingerprint
-from dreamloom.base.hub import check_on_hub
+from dreamloom.base.files.fingerprint import fingerprint
+from dreamloom.base.models.device import PrecisionName, choose_precision, prepare_device
+from dreamloom.base.models.hub import check_on_hub
 from dreamloom.base.text import brief
 from dreamloom.caption.captioners.captioner import CaptionerFamily, GeneratedCaption
 from dreamloom.caption.config import CaptionConfig

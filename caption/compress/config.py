@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from dreamloom.base.large_images import OWN_MAX_PIXELS
+from dreamloom.base.images.large_images import OWN_MAX_PIXELS
 from dreamloom.base.stage import Group, StageConfig
 
 MAX_MEGAPIXELS = 1.5

@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from dreamloom.base.documents import DocumentError
-from dreamloom.base.files import commit
-from dreamloom.base.folder_names import path_key
-from dreamloom.base.listing import list_folder
-from dreamloom.base.pixels import ImageError
+from dreamloom.base.files.atomic import commit
+from dreamloom.base.files.folder_names import path_key
+from dreamloom.base.files.listing import list_folder
+from dreamloom.base.images.pixels import ImageError
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import Summary
+from dreamloom.base.tables.documents import DocumentError
 from dreamloom.base.threads import map_ordered
 from dreamloom.caption.compress.config import CompressConfig
 from dreamloom.caption.compress.image import SUFFIXES, compress_image, compress_mask

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from PIL import Image, PngImagePlugin
 
-from dreamloom.base.image_metadata import find_refusal, refusal_xmp
-from dreamloom.base.large_images import shrink_on_load
-from dreamloom.base.missing_end import with_end
-from dreamloom.base.pixels import MAX_PIXELS, ImageError, decode, read_exif
+from dreamloom.base.images.large_images import shrink_on_load
+from dreamloom.base.images.metadata import find_refusal, refusal_xmp
+from dreamloom.base.images.missing_end import with_end
+from dreamloom.base.images.pixels import MAX_PIXELS, ImageError, decode, read_exif
 from dreamloom.caption.compress.config import CompressConfig
 from dreamloom.caption.compress.layout import Layout, lay_out, render
 from dreamloom.scrape.datasets.store_image import read_source_header
@@ -37,7 +37,7 @@ def compress_image(data: bytes, extension: str, config: CompressConfig) -> Compr
         extension: of the original's name, in lower case.
 
     Raises:
-        ImageError: see dreamloom.base.pixels.Reason; `unsupported` also where the new format can't hold it.
+        ImageError: see dreamloom.base.images.pixels.Reason; `unsupported` also where the new format can't hold it.
     """
     try:
         return _compress(data, data, extension, config, ())

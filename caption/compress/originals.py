@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from dreamloom.base.folder_names import fold_name
-from dreamloom.base.listing import MASKS
+from dreamloom.base.files.folder_names import fold_name
+from dreamloom.base.files.listing import MASKS
 from dreamloom.caption.filename import find_controls
 from dreamloom.caption.formats.rows import UniqueNames
 from dreamloom.scrape.datasets.image_files import find_images

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dreamloom.base.documents import DocumentError, decode_text, parse_json
-from dreamloom.base.folder_names import path_key
-from dreamloom.base.tables import csv_dialect
+from dreamloom.base.files.folder_names import path_key
+from dreamloom.base.tables.documents import DocumentError, decode_text, parse_json
+from dreamloom.base.tables.tables import csv_dialect
 from dreamloom.base.text import brief
 
 TABLES = (".json", ".jsonl", ".csv", ".tsv", ".parquet")

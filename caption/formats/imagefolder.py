@@ -12,9 +12,9 @@ import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from dreamloom.base.documents import DocumentError
 from dreamloom.base.errors import UserError
-from dreamloom.base.tables import TableRow, caption_columns, read_table
+from dreamloom.base.tables.documents import DocumentError
+from dreamloom.base.tables.tables import TableRow, caption_columns, read_table
 from dreamloom.caption.formats.rows import ImageFile, Note, Row, UniqueNames, list_images
 from dreamloom.caption.formats.target import Target
 from dreamloom.scrape.datasets.imagefolder import file_name

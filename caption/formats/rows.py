@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dreamloom.base.folder_names import FolderNames
+from dreamloom.base.files.folder_names import FolderNames
 from dreamloom.base.text import without_surrogates
 from dreamloom.caption.filename import MAX_BYTES, RESERVED, cut
 from dreamloom.caption.sidecar import SidecarContent, parse_sidecars

@@ -13,9 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dreamloom.base.documents import decode_with_encoding
-from dreamloom.base.image_types import IMAGE_EXTENSIONS
-from dreamloom.base.pixels import ImageError
+from dreamloom.base.files.image_types import IMAGE_EXTENSIONS
+from dreamloom.base.images.pixels import ImageError
+from dreamloom.base.tables.documents import decode_with_encoding
 from dreamloom.caption.formats.rows import Note, Row, sanitize
 from dreamloom.caption.formats.target import SKIPPED, Target
 from dreamloom.caption.sidecar_writer import encode_text

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Self, TextIO
 
-from dreamloom.base.documents import decode_text
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import commit, create_copy, create_file
+from dreamloom.base.files.atomic import commit, create_copy, create_file
+from dreamloom.base.tables.documents import decode_text
 from dreamloom.caption.formats.rows import Row
 
 MADE, RIGHT, CHANGED, SKIPPED, ODD = "made", "right", "changed", "skipped", "odd"
@@ -201,4 +201,4 @@ class Target:
 
 
 _LEFTOVER = re.compile(r"\.tmp-(\d+|[0-9a-f]{12})-[0-9a-f]{12}(\.|\Z)")
-"""The names of dreamloom.base.files' temporary files, of earlier releases too, and of no others."""
+"""The names of dreamloom.base.files.atomic' temporary files, of earlier releases too, and of no others."""

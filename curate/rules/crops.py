@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dreamloom.base.pixels import ImageError, decode
+from dreamloom.base.images.pixels import ImageError, decode
 from dreamloom.base.threads import map_ordered
 
 Grey = NDArray[np.float32]

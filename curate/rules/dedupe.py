@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from dreamloom.base.near_duplicates import Hashes, close_pairs, mirror_hashes
+from dreamloom.base.images.near_duplicates import Hashes, close_pairs, mirror_hashes
 from dreamloom.curate.rules.nearest import AllCompared, Embeddings, InvertedLists, Nearest
 
 Rows = NDArray[np.int64]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from dreamloom.base.buckets import find_bucket
+from dreamloom.base.images.buckets import find_bucket
 from dreamloom.curate.config import ChooseConfig
 from dreamloom.curate.rules.dedupe import Rows
 from dreamloom.curate.rules.rule import Images, Rule

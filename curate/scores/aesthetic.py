@@ -17,8 +17,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from dreamloom.base.clip import Clip
 from dreamloom.base.errors import UserError
+from dreamloom.base.models.clip import Clip
 from dreamloom.curate.config import ScoreConfig
 from dreamloom.curate.scores.score import DECIMALS, Batch, Compute, Score, ScoreModel
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 
-from dreamloom.base.clip import Clip
+from dreamloom.base.models.clip import Clip
 from dreamloom.curate.config import ScoreConfig
 from dreamloom.curate.scores.score import Batch, Compute, Score
 

@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-from dreamloom.base.near_duplicates import phash
+from dreamloom.base.images.near_duplicates import phash
 from dreamloom.curate.scores.score import image_score
 
 PHASH = image_score("phash", pa.int64(), phash, version=0)

@@ -9,7 +9,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from PIL import Image
 
-from dreamloom.base.clip import Clip
+from dreamloom.base.models.clip import Clip
 from dreamloom.curate.config import ScoreConfig
 
 DECIMALS = 4

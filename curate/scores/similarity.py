@@ -5,8 +5,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from dreamloom.base.clip import Clip
-from dreamloom.base.clip_config import clip_name
+from dreamloom.base.models.clip import Clip
+from dreamloom.base.models.clip_config import clip_name
 from dreamloom.curate.config import ScoreConfig
 from dreamloom.curate.scores.score import DECIMALS, Batch, Compute, Score
 

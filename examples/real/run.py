@@ -19,7 +19,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dreamloom.base.files import commit, commit_folder, copy
+from dreamloom.base.files.atomic import commit, commit_folder, copy
 
 HERE = Path(__file__).parent
 WORLD = HERE / "world"

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from dreamloom.base.clip import unload_clip
 from dreamloom.base.errors import UserError
-from dreamloom.base.folder_lock import lock
-from dreamloom.base.tree_state import looking_once
+from dreamloom.base.files.tree_state import looking_once
+from dreamloom.base.models.clip import unload_clip
+from dreamloom.base.sharing.folder_lock import lock
 from dreamloom.caption.captioners import unload_captioners
 from dreamloom.curate.adopt import refuse_hand_changes
 from dreamloom.curate.manifest import manifest_path

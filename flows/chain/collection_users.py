@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from dreamloom.base.cache_folder import cache_folder
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import commit_json
+from dreamloom.base.files.atomic import commit_json
+from dreamloom.base.files.cache_folder import cache_folder
 from dreamloom.curate.manifest import manifest_path, read_sources
 from dreamloom.flows.project.project import Project
 from dreamloom.flows.project.sources import kind_config

@@ -4,7 +4,7 @@ import logging
 import shutil
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.hub import HubUnreachable, check_on_hub, is_offline
+from dreamloom.base.models.hub import HubUnreachable, check_on_hub, is_offline
 from dreamloom.flows.chain.chain import is_trained
 from dreamloom.flows.project.project import Project
 from dreamloom.flows.terminal.terminal import size

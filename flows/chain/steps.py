@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
+from dreamloom.base.files.remote import address_of
 from dreamloom.base.progress import Progress
-from dreamloom.base.remote import address_of
 from dreamloom.base.stage import StageConfig, Summary
 from dreamloom.caption import stage as captioning
 from dreamloom.caption.config import CaptionConfig

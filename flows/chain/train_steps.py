@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dreamloom.base.errors import StageFailed, UserError
-from dreamloom.base.fingerprint import fingerprint
+from dreamloom.base.files.fingerprint import fingerprint
+from dreamloom.base.files.remote import address_of
+from dreamloom.base.files.remote_files import list_files
 from dreamloom.base.progress import Progress
-from dreamloom.base.remote import address_of
-from dreamloom.base.remote_files import list_files
 from dreamloom.base.stage import recipe
-from dreamloom.base.streamed_set import find_streamed_set
+from dreamloom.base.tables.streamed_set import find_streamed_set
 from dreamloom.flows.chain.steps import WHOLE, Outcome, Step
 from dreamloom.flows.project.run_folders import (
     Postponed,

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Annotated
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.folder_lock import lock
-from dreamloom.base.image_types import is_image_name
+from dreamloom.base.files.image_types import is_image_name
+from dreamloom.base.sharing.folder_lock import lock
 from dreamloom.base.text import printable
 from dreamloom.curate.adopt import adopt_hand_changes, describe_hand_changes, put_back
 from dreamloom.curate.hand_changes import HandChange, find_hand_changes

@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.remote import address_of
+from dreamloom.base.files.remote import address_of
 from dreamloom.base.stage import PathKind, reasons
 from dreamloom.caption.config import CaptionConfig, EditConfig
 from dreamloom.caption.convert import ConversionResult, convert

@@ -22,8 +22,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from dreamloom.base.files import TEMPORARY
-from dreamloom.base.folder_lock import lock
+from dreamloom.base.files.atomic import TEMPORARY
+from dreamloom.base.sharing.folder_lock import lock
 from dreamloom.curate.source import collection_folders
 from dreamloom.flows.chain.chain import plan_prune, prune_runs
 from dreamloom.flows.chain.collection_users import find_users

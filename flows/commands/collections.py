@@ -7,8 +7,8 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.own_folders import own_folder_kind
-from dreamloom.base.remote import is_remote
+from dreamloom.base.files.own_folders import own_folder_kind
+from dreamloom.base.files.remote import is_remote
 from dreamloom.base.text import printable
 from dreamloom.curate.source import collection_folders, workspace_collections
 from dreamloom.flows.chain.collection_users import find_users

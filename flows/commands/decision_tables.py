@@ -8,10 +8,10 @@ from typing import Annotated, Any
 import pyarrow as pa
 from cyclopts import App
 
-from dreamloom.base.documents import DocumentError
 from dreamloom.base.errors import UserError
 from dreamloom.base.stage import PathKind
-from dreamloom.base.tables import read_table, write_table
+from dreamloom.base.tables.documents import DocumentError
+from dreamloom.base.tables.tables import read_table, write_table
 from dreamloom.base.text import brief
 from dreamloom.curate.decide import carry_out, check_value
 from dreamloom.curate.find import ImageIndex, find_images

@@ -8,7 +8,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.remote import address_of
+from dreamloom.base.files.remote import address_of
 from dreamloom.base.stage import PathKind
 from dreamloom.base.text import printable
 from dreamloom.curate.decide import Plan, Word, carry_out, plan_undo, plan_words

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.hub import check_on_hub, is_downloaded
+from dreamloom.base.models.hub import check_on_hub, is_downloaded
 from dreamloom.caption.config import CaptionConfig
 from dreamloom.flows.terminal.json_output import AsJson, print_json
 from dreamloom.flows.terminal.terminal import print_table, rows_table, size

@@ -6,10 +6,10 @@ import sys
 from pathlib import Path
 from typing import Literal
 
-from dreamloom.base.documents import parse_yaml
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import commit_text
-from dreamloom.base.listing import count_images
+from dreamloom.base.files.atomic import commit_text
+from dreamloom.base.files.listing import count_images
+from dreamloom.base.tables.documents import parse_yaml
 from dreamloom.flows.project.project import Project
 
 _TEMPLATE = """\

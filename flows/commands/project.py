@@ -11,10 +11,10 @@ from cyclopts import Parameter
 from dreamloom.base import processes
 from dreamloom.base.cpu import keep_freed_memory
 from dreamloom.base.errors import UserError
+from dreamloom.base.files.tree_state import looking_once
 from dreamloom.base.stage import PathKind
 from dreamloom.base.stop import Unfinished
 from dreamloom.base.text import printable
-from dreamloom.base.tree_state import looking_once
 from dreamloom.flows import api
 from dreamloom.flows.chain import chain
 from dreamloom.flows.chain.collection_users import note_file, warn_of_shared_workspace

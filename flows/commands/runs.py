@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter, validators
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.folder_lock import lock
+from dreamloom.base.sharing.folder_lock import lock
 from dreamloom.flows.project.prune import Removal, plan_removals
 from dreamloom.flows.project.workspace import PROJECT, relative_to_cwd, workspace_of
 from dreamloom.flows.report.comparison import comparison_tables, sample_grid, write_comparison

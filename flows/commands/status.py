@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from dreamloom.base.folder_lock import is_locked
+from dreamloom.base.sharing.folder_lock import is_locked
 from dreamloom.base.text import printable
 from dreamloom.flows.plan.planned_steps import PlannedStep, plan_steps
 from dreamloom.flows.project.project import Project, load_project

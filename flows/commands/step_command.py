@@ -7,8 +7,8 @@ from cyclopts import Group, Parameter
 
 from dreamloom.base.cpu import keep_freed_memory
 from dreamloom.base.errors import UserError
+from dreamloom.base.files.remote import address_of
 from dreamloom.base.processes import is_main
-from dreamloom.base.remote import address_of
 from dreamloom.base.stop import Unfinished
 from dreamloom.curate.source import is_collection
 from dreamloom.flows.chain import steps

@@ -8,8 +8,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import commit_text
-from dreamloom.base.folder_lock import lock
+from dreamloom.base.files.atomic import commit_text
+from dreamloom.base.sharing.folder_lock import lock
 from dreamloom.flows.project.config_errors import error_lines
 from dreamloom.flows.project.project import Project, load_project
 from dreamloom.flows.project.schedule import ScheduleConfig, next_run, timezone_of

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from dreamloom.base.remembered import remembered
+from dreamloom.base.files.remembered import remembered
 from dreamloom.base.stage import recipe
 from dreamloom.base.text import printable
 from dreamloom.caption.tokens import LengthSummary, load_t5_tokenizer, load_tokenizer, measure_captions

@@ -10,10 +10,10 @@ from typing import Literal
 
 import pyarrow.compute as pc
 
-from dreamloom.base.buckets import find_bucket
 from dreamloom.base.errors import UserError
-from dreamloom.base.file_index import WholeFile, content_hashes
-from dreamloom.base.pixels import ImageError, read_header
+from dreamloom.base.files.file_index import WholeFile, content_hashes
+from dreamloom.base.images.buckets import find_bucket
+from dreamloom.base.images.pixels import ImageError, read_header
 from dreamloom.base.stage import reasons
 from dreamloom.base.threads import map_ordered
 from dreamloom.caption.sidecar import read_caption

@@ -6,9 +6,9 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from dreamloom.base.remembered import remembered
+from dreamloom.base.files.remembered import remembered
 from dreamloom.base.stage import recipe
-from dreamloom.base.streamed_set import has_training_set
+from dreamloom.base.tables.streamed_set import has_training_set
 from dreamloom.curate.manifest import content_digest, manifest_path
 from dreamloom.flows.chain.chain import is_trained
 from dreamloom.flows.chain.reasons import why

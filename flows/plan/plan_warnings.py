@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from dreamloom.base.free_space import RESERVE, free_bytes
+from dreamloom.base.files.free_space import RESERVE, free_bytes
 from dreamloom.curate.manifest import manifest_path
 from dreamloom.curate.rehearsal import Shown, warnings
 from dreamloom.curate.source import Role

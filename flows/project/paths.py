@@ -12,7 +12,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.remote import address_of, is_remote
+from dreamloom.base.files.remote import address_of, is_remote
 from dreamloom.base.stage import PathKind, path_kind_of
 from dreamloom.flows.project.config_errors import Key, dotted_key, flag_name
 

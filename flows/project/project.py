@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from dreamloom.base.clip_config import ClipConfig
 from dreamloom.base.errors import UserError
-from dreamloom.base.remote import address_of
+from dreamloom.base.files.remote import address_of
+from dreamloom.base.models.clip_config import ClipConfig
 from dreamloom.base.stage import NO_RECIPE, PathKind, StageConfig
 from dreamloom.base.versions import PROJECT
 from dreamloom.caption.check import check as check_captioning

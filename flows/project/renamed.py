@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from pydantic import BaseModel
 
-from dreamloom.base.clip_config import ClipConfig
+from dreamloom.base.models.clip_config import ClipConfig
 from dreamloom.caption.config import CaptionConfig
 from dreamloom.curate.config import ChooseConfig, ScoreConfig
 from dreamloom.scrape.collection.migrations import OF_COCO, OF_LABELLED, RENAMED

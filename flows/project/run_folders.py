@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dreamloom.base import held_out
-from dreamloom.base.files import commit_text
-from dreamloom.base.fingerprint import fingerprint
-from dreamloom.base.own_folders import own_folder_kind
-from dreamloom.base.streamed_set import find_streamed_set
+from dreamloom.base.files.atomic import commit_text
+from dreamloom.base.files.fingerprint import fingerprint
+from dreamloom.base.files.own_folders import own_folder_kind
+from dreamloom.base.tables import held_out
+from dreamloom.base.tables.streamed_set import find_streamed_set
 from dreamloom.curate.manifest import TRAIN, content_digest, manifest_path, read_manifest
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.run.contents import read_images

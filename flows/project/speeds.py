@@ -8,9 +8,9 @@ import json
 import tempfile
 from pathlib import Path
 
-from dreamloom.base.cache_folder import cache_folder
-from dreamloom.base.files import commit_json
-from dreamloom.base.fingerprint import fingerprint
+from dreamloom.base.files.atomic import commit_json
+from dreamloom.base.files.cache_folder import cache_folder
+from dreamloom.base.files.fingerprint import fingerprint
 from dreamloom.base.progress import Progress
 from dreamloom.base.stage import recipe
 from dreamloom.train.config import TrainConfig

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from dreamloom.base.documents import DocumentError, parse_yaml, read_text
 from dreamloom.base.errors import UserError
-from dreamloom.base.remote import address_of
+from dreamloom.base.files.remote import address_of
+from dreamloom.base.tables.documents import DocumentError, parse_yaml, read_text
 
 PROJECT = Path("project.yaml")
 

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from dreamloom.base.files import commit_json, create_copy
+from dreamloom.base.files.atomic import commit_json, create_copy
 from dreamloom.curate.manifest import DROPPED, content_digest, manifest_path, read_manifest
 
 SHOWN = 200

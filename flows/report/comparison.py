@@ -8,7 +8,7 @@ from PIL import Image
 
 from dreamloom.base import html
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import commit_text
+from dreamloom.base.files.atomic import commit_text
 from dreamloom.flows.terminal.terminal import size
 from dreamloom.train.evaluate.runs import RunInfo, best_samples, config_changes, data_changes, image_changes
 from dreamloom.train.evaluate.sample_files import Cells, image_grid, list_samples, read_samples, save_sheet

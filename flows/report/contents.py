@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from dreamloom.base.pixels import ImageError
+from dreamloom.base.images.pixels import ImageError
 from dreamloom.base.stage import recipe
 from dreamloom.curate.manifest import DROPPED, manifest_path, read_manifest, read_manifest_metadata
 from dreamloom.curate.source import workspace_collection

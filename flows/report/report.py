@@ -14,8 +14,8 @@ import pyarrow.compute as pc
 from PIL import Image
 
 from dreamloom.base import html
-from dreamloom.base.files import commit_text
-from dreamloom.base.held_out import read_held_out
+from dreamloom.base.files.atomic import commit_text
+from dreamloom.base.tables.held_out import read_held_out
 from dreamloom.curate.manifest import DROPPED, TRAIN, manifest_path, read_manifest
 from dreamloom.curate.source import Role
 from dreamloom.flows.project.run_folders import run_charts

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from dreamloom.base import html
-from dreamloom.base.streamed_set import find_streamed_set
+from dreamloom.base.tables.streamed_set import find_streamed_set
 from dreamloom.curate.manifest import DROPPED, read_collections
 from dreamloom.flows.report.contents import evenly_spaced
 from dreamloom.train.evaluate.runs import best_samples, describe_run

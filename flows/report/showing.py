@@ -9,8 +9,8 @@ from PIL.PngImagePlugin import PngInfo
 from rich.table import Table as RichTable
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import commit
-from dreamloom.base.remote import address_of
+from dreamloom.base.files.atomic import commit
+from dreamloom.base.files.remote import address_of
 from dreamloom.curate.manifest import manifest_path
 from dreamloom.curate.sheet import contact_sheet
 from dreamloom.curate.source import is_collection, is_workspace, workspace_collections

@@ -31,7 +31,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, PREFECT_HOME, temporary_settings
 from prefect.states import Crashed
 
-from dreamloom.base.files import commit_text
+from dreamloom.base.files.atomic import commit_text
 from dreamloom.flows.server.automations import TAG
 from dreamloom.flows.server.witness import REQUEST_SECONDS, Witness, is_away
 

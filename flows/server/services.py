@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import commit_json
+from dreamloom.base.files.atomic import commit_json
 
 Service = Literal["server", "worker"]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dreamloom.base.errors import UserError, error_line, leaves
-from dreamloom.base.files import refuse_file
+from dreamloom.base.files.atomic import refuse_file
 from dreamloom.base.text import printable
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
 
-from dreamloom.base.listing import left_out_note
+from dreamloom.base.files.listing import left_out_note
 from dreamloom.base.progress import Progress
 from dreamloom.base.stage import Summary, reasons
 from dreamloom.base.text import printable

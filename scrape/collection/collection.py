@@ -11,7 +11,7 @@
 
 A table is a folder of parts. A part is a parquet file of about 10,000 rows at most, and the unit of work, of resuming,
 of parallelism and of a Prefect task. Part 00007 of every table holds rows of the same keys. A part is committed
-atomically, so a part that exists is complete. Its metadata (`dreamloom.base.parquet_metadata`) tells how it was made:
+atomically, so a part that exists is complete. Its metadata (base.tables.parquet_metadata) tells how it was made:
 
     dreamloom.recipe    hash of the stage's config, code version, models and upstream stamps (base.stage.recipe)
     dreamloom.digest    hash of its rows
@@ -37,10 +37,10 @@ import pyarrow.parquet as pq
 
 from dreamloom.base import html
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import remove_leftovers
-from dreamloom.base.parquet_metadata import digest_table
-from dreamloom.base.remote import address_of
+from dreamloom.base.files.atomic import remove_leftovers
+from dreamloom.base.files.remote import address_of
 from dreamloom.base.stage import StageConfig, Summary
+from dreamloom.base.tables.parquet_metadata import digest_table
 from dreamloom.base.text import is_utf8
 from dreamloom.base.versions import FIRST
 from dreamloom.scrape.collection.decisions import (
@@ -108,7 +108,7 @@ class Collection:
         return self.root.name
 
     def lock(self) -> AbstractContextManager[Worker]:
-        """Locks the collection for this process (dreamloom.base.workers). Everything that writes locks or shares it.
+        """Locks the collection for this process (base.sharing.workers). Everything that writes locks or shares it.
 
         Raises:
             UserError: another process works on it, or the path is not UTF-8, as parquet files need.

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import TEMPORARY, commit, copy, fsync, fsync_all
-from dreamloom.base.folder_lock import lock
+from dreamloom.base.files.atomic import TEMPORARY, commit, copy, fsync, fsync_all
 from dreamloom.base.progress import Progress, silent
+from dreamloom.base.sharing.folder_lock import lock
 from dreamloom.scrape.collection.collection import Collection
 from dreamloom.scrape.collection.schema import Table
 from dreamloom.scrape.collection.verify import find_damage

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.parquet_metadata import read_metadata
+from dreamloom.base.tables.parquet_metadata import read_metadata
 
 FOLDER = "decisions"
 HAND = "hand"

@@ -8,9 +8,9 @@ Its tables come into the cache of the collections at addresses (store_place.py),
 import json
 from pathlib import Path
 
-from dreamloom.base.files import commit_json
-from dreamloom.base.own_folders import own_folder_kind
-from dreamloom.base.remote import Store, address_of
+from dreamloom.base.files.atomic import commit_json
+from dreamloom.base.files.own_folders import own_folder_kind
+from dreamloom.base.files.remote import Store, address_of
 from dreamloom.scrape.collection.collection import Collection
 from dreamloom.scrape.collection.shards import read_manifest
 from dreamloom.scrape.collection.store_cache import tables_of

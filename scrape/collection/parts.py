@@ -7,8 +7,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from dreamloom.base.files import remove_leftovers
-from dreamloom.base.free_space import require_free_space
+from dreamloom.base.files.atomic import remove_leftovers
+from dreamloom.base.files.free_space import require_free_space
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import PART_ROWS, StageConfig, Summary
 from dreamloom.scrape.collection.collection import Collection

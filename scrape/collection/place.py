@@ -9,9 +9,9 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from dreamloom.base.files import remove_leftovers
-from dreamloom.base.parquet_metadata import read_metadata, write_table
-from dreamloom.base.workers import Work, work_in
+from dreamloom.base.files.atomic import remove_leftovers
+from dreamloom.base.sharing.workers import Work, work_in
+from dreamloom.base.tables.parquet_metadata import read_metadata, write_table
 from dreamloom.scrape.collection.schema import Table
 
 
@@ -23,7 +23,7 @@ class Lease(Protocol):
 
 
 class Worker(Protocol):
-    """This process, among those that work on a collection (dreamloom.base.workers, store_workers)."""
+    """This process, among those that work on a collection (dreamloom.base.sharing.workers, store_workers)."""
 
     def lease(self, name: str) -> Lease | None:
         """Leases something, unless a worker has it that may be alive."""
@@ -38,7 +38,7 @@ class Worker(Protocol):
         """Checks that nobody took this worker for dead."""
 
     def writers(self) -> set[str]:
-        """Returns the tokens (dreamloom.base.files.process_token) of the workers that are not known to be dead."""
+        """Returns the tokens (atomic.process_token) of the workers that are not known to be dead."""
 
     def count(self) -> int:
         """Returns the number of workers that are not known to be dead, with this one."""
@@ -51,7 +51,7 @@ class Place(Protocol):
         """Sees what other processes have written since."""
 
     def work(self, work: Work | None) -> AbstractContextManager[Worker]:
-        """Works here; see dreamloom.base.workers.work_in."""
+        """Works here; see dreamloom.base.sharing.workers.work_in."""
 
     def parts(self, table: str) -> list[str]:
         """Returns the names of a table's parts, sorted."""
@@ -60,7 +60,7 @@ class Place(Protocol):
         """Returns a file of this machine that holds a part; nothing is there if there is no such part."""
 
     def metadata(self, table: str, part: str) -> dict[str, str]:
-        """Reads how a part was made; see dreamloom.base.parquet_metadata.read_metadata."""
+        """Reads how a part was made; see dreamloom.base.tables.parquet_metadata.read_metadata."""
 
     def begin(self, table: str, part: str) -> None:
         """Gets the folder of a part's images ready, for whoever has leased the part and makes it."""
@@ -94,7 +94,7 @@ class FolderPlace:
         """Does nothing: the folder is looked at each time."""
 
     def work(self, work: Work | None) -> AbstractContextManager[Worker]:
-        """Works here; see dreamloom.base.workers.work_in."""
+        """Works here; see dreamloom.base.sharing.workers.work_in."""
         return work_in(self.root, work)
 
     def parts(self, table: str) -> list[str]:

@@ -5,9 +5,9 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from dreamloom.base.files import fsync, fsync_all
-from dreamloom.base.listing import is_left_out
-from dreamloom.base.missing_end import NOTE as MISSING_END
+from dreamloom.base.files.atomic import fsync, fsync_all
+from dreamloom.base.files.listing import is_left_out
+from dreamloom.base.images.missing_end import NOTE as MISSING_END
 from dreamloom.base.stage import Summary
 from dreamloom.scrape.collection.schema import Row, Status
 

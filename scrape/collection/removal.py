@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dreamloom.base.files import TEMPORARY
-from dreamloom.base.workers import FOLDER as WORKERS
+from dreamloom.base.files.atomic import TEMPORARY
+from dreamloom.base.sharing.workers import FOLDER as WORKERS
 from dreamloom.scrape.collection.collection import Collection
 from dreamloom.scrape.collection.decisions import FOLDER
 from dreamloom.scrape.collection.schema import Table

@@ -17,11 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import commit
-from dreamloom.base.own_folders import COLLECTION_MANIFEST
-from dreamloom.base.parquet_metadata import read_metadata, write_table
+from dreamloom.base.files.atomic import commit
+from dreamloom.base.files.own_folders import COLLECTION_MANIFEST
+from dreamloom.base.files.remote import Store
 from dreamloom.base.progress import Progress, silent
-from dreamloom.base.remote import Store
+from dreamloom.base.tables.parquet_metadata import read_metadata, write_table
 from dreamloom.base.versions import TABLES
 from dreamloom.scrape.collection.collection import Collection
 from dreamloom.scrape.collection.copying import changed, copying_to, state_of

@@ -8,8 +8,8 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from dreamloom.base.cache_folder import cache_folder
-from dreamloom.base.remote import address_of
+from dreamloom.base.files.cache_folder import cache_folder
+from dreamloom.base.files.remote import address_of
 
 _FOLDER, _TABLES = "stores", "tables"
 

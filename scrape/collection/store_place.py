@@ -1,6 +1,6 @@
 """A collection that is worked on at an address: what shards.py describes, and a folder for what is under way.
 
-    collection.json                  the files, and who works on which part (dreamloom.base.store_workers)
+    collection.json                  the files, and who works on which part (dreamloom.base.sharing.store_workers)
     scores/00000-<hash>.parquet      a part of a table; its name tells its content, so nothing is ever overwritten
     shards/00000-<hash>-000.tar      images of part 00000
 
@@ -26,15 +26,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import commit, copy, make_folder, remove_leftovers
-from dreamloom.base.own_folders import COLLECTION_MANIFEST
-from dreamloom.base.parquet_metadata import metadata_of, write_table
-from dreamloom.base.remote import Store
-from dreamloom.base.remote_files import SHARD_CACHE_GB, list_files, read_range, whole_file
-from dreamloom.base.shared_document import Content, SharedDocument
-from dreamloom.base.store_workers import StoreWorker, work_at
+from dreamloom.base.files.atomic import commit, copy, make_folder, remove_leftovers
+from dreamloom.base.files.own_folders import COLLECTION_MANIFEST
+from dreamloom.base.files.remote import Store
+from dreamloom.base.files.remote_files import SHARD_CACHE_GB, list_files, read_range, whole_file
+from dreamloom.base.sharing.shared_document import Content, SharedDocument
+from dreamloom.base.sharing.store_workers import StoreWorker, work_at
+from dreamloom.base.sharing.workers import Work
+from dreamloom.base.tables.parquet_metadata import metadata_of, write_table
 from dreamloom.base.versions import TABLES
-from dreamloom.base.workers import Work
 from dreamloom.scrape.collection.packing import (
     INDEX,
     SHARDS,
@@ -110,7 +110,7 @@ class StorePlace:
 
     @contextlib.contextmanager
     def work(self, work: Work | None) -> Iterator[StoreWorker]:
-        """Works here; see dreamloom.base.store_workers.work_at."""
+        """Works here; see dreamloom.base.sharing.store_workers.work_at."""
         self.refresh()
         make_folder(self._root)
         with work_at(self._document, work) as worker:

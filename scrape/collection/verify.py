@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.parquet_metadata import digest_table
 from dreamloom.base.progress import Progress, silent
+from dreamloom.base.tables.parquet_metadata import digest_table
 from dreamloom.base.threads import map_ordered
 from dreamloom.scrape.collection.collection import Collection
 from dreamloom.scrape.collection.records import file_sha256

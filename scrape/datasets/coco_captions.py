@@ -11,9 +11,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from dreamloom.base.documents import DocumentError, parse_json, read_document
 from dreamloom.base.errors import UserError
-from dreamloom.base.tables import caption_texts
+from dreamloom.base.tables.documents import DocumentError, parse_json, read_document
+from dreamloom.base.tables.tables import caption_texts
 from dreamloom.scrape.collection import key_of
 from dreamloom.scrape.datasets.image_files import leads_out
 from dreamloom.scrape.datasets.metadata import clean_text, is_blank_text, pixels_or_none

@@ -8,8 +8,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from dreamloom.base.documents import parse_json, read_document
 from dreamloom.base.errors import UserError
+from dreamloom.base.tables.documents import parse_json, read_document
 from dreamloom.scrape.datasets.coco_captions import id_number
 
 _log = logging.getLogger(__name__)

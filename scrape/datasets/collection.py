@@ -15,10 +15,10 @@ from typing import Annotated
 from pydantic import Field
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import commit, copy
-from dreamloom.base.own_folders import own_folder_kind
+from dreamloom.base.files.atomic import commit, copy
+from dreamloom.base.files.own_folders import own_folder_kind
+from dreamloom.base.files.remote import address_of
 from dreamloom.base.progress import Progress, silent
-from dreamloom.base.remote import address_of
 from dreamloom.base.stage import PathKind, StageConfig, Summary, recipe
 from dreamloom.base.threads import map_ordered
 from dreamloom.scrape.collection import CaptionKind, Collection, Row, Status, Table

@@ -13,10 +13,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from dreamloom.base.documents import DocumentError, parse_json, read_document
 from dreamloom.base.errors import UserError
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import PART_ROWS, Summary
+from dreamloom.base.tables.documents import DocumentError, parse_json, read_document
 from dreamloom.scrape.collection import CaptionKind, Collection, key_of
 from dreamloom.scrape.datasets.fields import (
     CAPTIONS,

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from dreamloom.base.large_images import OWN_MAX_PIXELS
+from dreamloom.base.images.large_images import OWN_MAX_PIXELS
 from dreamloom.base.stage import BY_CONTENT, Group, StageConfig
 from dreamloom.base.text import is_utf8
 

@@ -11,12 +11,12 @@ from typing import Annotated, Any, Literal, Protocol
 from pydantic import Field
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.folder_names import FolderNames
-from dreamloom.base.given_names import reads_like_a_caption
+from dreamloom.base.files.folder_names import FolderNames
+from dreamloom.base.files.given_names import reads_like_a_caption
+from dreamloom.base.files.remembered import remembered
+from dreamloom.base.files.tree_state import TreeLook, look_at_tree
 from dreamloom.base.progress import Progress, silent
-from dreamloom.base.remembered import remembered
 from dreamloom.base.stage import PART_ROWS, Summary, recipe
-from dreamloom.base.tree_state import TreeLook, look_at_tree
 from dreamloom.scrape.collection import CaptionKind, Collection, Table, key_of
 from dreamloom.scrape.datasets.fields import CAPTIONS, PROVENANCE, FolderSourceConfig, KeepEmpty, PartRows, UserPath
 from dreamloom.scrape.datasets.image_files import ListedFile

@@ -15,12 +15,12 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.folder_names import FolderNames, fold_name, path_key
-from dreamloom.base.image_formats import begins_like_an_image
-from dreamloom.base.image_types import is_image_name
-from dreamloom.base.listing import count_images, is_left_out, left_out_note, may_be_read, walk_folders
-from dreamloom.base.own_folders import refuse_own_folder
-from dreamloom.base.pixels import ImageError
+from dreamloom.base.files.folder_names import FolderNames, fold_name, path_key
+from dreamloom.base.files.image_types import is_image_name
+from dreamloom.base.files.listing import count_images, is_left_out, left_out_note, may_be_read, walk_folders
+from dreamloom.base.files.own_folders import refuse_own_folder
+from dreamloom.base.images.formats import begins_like_an_image
+from dreamloom.base.images.pixels import ImageError
 from dreamloom.scrape.datasets.sidecar_files import SIDECARS
 from dreamloom.scrape.datasets.source_kind import SourceSize, size_of_files
 from dreamloom.scrape.datasets.source_recipes import FileVersion
@@ -57,7 +57,7 @@ class ListedFile(NamedTuple):
 def find_images(
     folder: Path, left_out: Counter[str] | None = None, follow_links: bool = False
 ) -> list[tuple[Path, FolderNames]]:
-    """Finds the images in a folder and below, sorted by path, as `dreamloom.base.listing` lists them.
+    """Finds the images in a folder and below, sorted by path, as `dreamloom.base.files.listing` lists them.
 
     Args:
         folder: the folder.

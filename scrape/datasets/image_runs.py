@@ -14,11 +14,11 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dreamloom.base.folder_names import FolderNames
-from dreamloom.base.listing import folder_names, list_folder, visit_folders
-from dreamloom.base.remembered import remembered
+from dreamloom.base.files.folder_names import FolderNames
+from dreamloom.base.files.listing import folder_names, list_folder, visit_folders
+from dreamloom.base.files.remembered import remembered
+from dreamloom.base.files.tree_state import FolderLook, TreeLook, look_at_tree
 from dreamloom.base.stage import recipe
-from dreamloom.base.tree_state import FolderLook, TreeLook, look_at_tree
 from dreamloom.scrape.datasets.image_files import find_images, is_entered, is_image, require_folder_of_images
 from dreamloom.scrape.datasets.source_kind import size_of_files
 
@@ -33,7 +33,7 @@ class ImageRun(NamedTuple):
 
     folder: Path
     state: str | None
-    """Of the folder (dreamloom.base.tree_state); None: it may change unseen."""
+    """Of the folder (dreamloom.base.files.tree_state); None: it may change unseen."""
     start: int
     """Place of the first among the images of the folder."""
     stop: int
@@ -107,7 +107,7 @@ def list_images(folder: Path, left_out: Counter[str] | None = None) -> tuple[lis
 
     Args:
         folder: the folder.
-        left_out: see `dreamloom.base.listing.list_folder`.
+        left_out: see `dreamloom.base.files.listing.list_folder`.
 
     Returns:
         The names of its images, in order, and of all its files.

@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dreamloom.base.documents import DocumentError
 from dreamloom.base.errors import UserError
-from dreamloom.base.tables import TableRow, read_table
+from dreamloom.base.tables.documents import DocumentError
+from dreamloom.base.tables.tables import TableRow, read_table
 from dreamloom.scrape.collection import key_of
 from dreamloom.scrape.datasets.image_files import ListedFile, NamedFiles, find_files, find_images, leads_out
 from dreamloom.scrape.datasets.metadata import CaptionRules, ImageMetadata, metadata_from_row

@@ -12,11 +12,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from dreamloom.base.documents import decode_text
 from dreamloom.base.errors import UserError
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import PART_ROWS, Summary
-from dreamloom.base.synsets import known_synset_names, read_synset_names
+from dreamloom.base.tables.documents import decode_text
+from dreamloom.base.tables.synsets import known_synset_names, read_synset_names
 from dreamloom.base.text import indefinite_article
 from dreamloom.scrape.collection import CaptionKind, Collection, key_of
 from dreamloom.scrape.datasets.fields import CAPTIONS, IMAGES, FolderSourceConfig, OptionalPath, PartRows, UserPath

@@ -13,10 +13,10 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from dreamloom.base.image_metadata import find_refusal
-from dreamloom.base.missing_end import NOTE as MISSING_END
-from dreamloom.base.missing_end import with_end
-from dreamloom.base.pixels import ImageError
+from dreamloom.base.images.metadata import find_refusal
+from dreamloom.base.images.missing_end import NOTE as MISSING_END
+from dreamloom.base.images.missing_end import with_end
+from dreamloom.base.images.pixels import ImageError
 from dreamloom.base.progress import Progress
 from dreamloom.base.stage import StageConfig, Summary
 from dreamloom.base.text import without_surrogates
@@ -213,7 +213,7 @@ def _store(
     """Stores an image, and adds to its row what is known of it.
 
     Raises:
-        ImageError: see dreamloom.base.pixels.Reason.
+        ImageError: see dreamloom.base.images.pixels.Reason.
     """
     data = read_file(content) if isinstance(content, Path) else content()
     row["consent"] = find_refusal(data)

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dreamloom.base.documents import DocumentError, parse_json, read_document
 from dreamloom.base.errors import UserError
-from dreamloom.base.folder_names import path_key
-from dreamloom.base.image_types import IMAGE_EXTENSIONS
+from dreamloom.base.files.folder_names import path_key
+from dreamloom.base.files.image_types import IMAGE_EXTENSIONS
+from dreamloom.base.tables.documents import DocumentError, parse_json, read_document
 
 METADATA = ("meta.json", "meta_lat.json", "meta_clean.json", "meta_cap_dd.json", "meta_cap.json")
 """Names that its tools and documents give the file, from the last step of the preparation to the first."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dreamloom.base.tables import caption_columns, captions_in_row, cell
+from dreamloom.base.tables.tables import caption_columns, captions_in_row, cell
 from dreamloom.base.text import shows_nothing
 from dreamloom.scrape.collection import CaptionKind
 from dreamloom.scrape.index.columns import match_columns

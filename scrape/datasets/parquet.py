@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from dreamloom.base.documents import DocumentError
 from dreamloom.base.errors import UserError
 from dreamloom.base.stage import StageConfig
-from dreamloom.base.tables import CAPTION_COLUMNS
+from dreamloom.base.tables.documents import DocumentError
+from dreamloom.base.tables.tables import CAPTION_COLUMNS
 from dreamloom.scrape.collection import CaptionKind, Collection, Status, Table, key_of
 from dreamloom.scrape.datasets.img2dataset_errors import why_no_image
 from dreamloom.scrape.datasets.ingest import MissingImage, ReadPart, SourceImage

@@ -7,9 +7,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dreamloom.base.documents import DocumentError
 from dreamloom.base.errors import UserError
-from dreamloom.base.tables import refuse_repeated
+from dreamloom.base.tables.documents import DocumentError
+from dreamloom.base.tables.tables import refuse_repeated
 from dreamloom.base.text import is_utf8
 
 SUFFIXES = (".parquet", ".arrow")

@@ -8,10 +8,10 @@ from tempfile import NamedTemporaryFile
 from typing import BinaryIO
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.listing import is_left_out
-from dreamloom.base.remote import address_of
-from dreamloom.base.remote_files import SHARD_CACHE_GB, is_known, list_files, read_range, state_of, whole_file
-from dreamloom.base.tables import TableRow, read_table
+from dreamloom.base.files.listing import is_left_out
+from dreamloom.base.files.remote import address_of
+from dreamloom.base.files.remote_files import SHARD_CACHE_GB, is_known, list_files, read_range, state_of, whole_file
+from dreamloom.base.tables.tables import TableRow, read_table
 from dreamloom.scrape.datasets.image_files import find_files
 from dreamloom.scrape.datasets.source_kind import SourceSize, size_of_files
 from dreamloom.scrape.datasets.source_recipes import FileVersion, file_version
@@ -78,7 +78,7 @@ def find_shards_at(address: str) -> list[str]:
 
 
 def open_shard(shard: Shard) -> AbstractContextManager[BinaryIO]:
-    """Opens a shard; one at an address comes into the cache of shards (dreamloom.base.remote_files).
+    """Opens a shard; one at an address comes into the cache of shards (dreamloom.base.files.remote_files).
 
     Raises:
         UserError: an address can't be read.

@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Iterator
 
-from dreamloom.base.folder_names import FolderNames, fold_name
+from dreamloom.base.files.folder_names import FolderNames, fold_name
 
 SIDECARS = (".txt", ".caption", ".yaml", ".yml", ".json")
 """Extensions of the files beside an image that may hold its caption; the first that exists wins."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from dreamloom.base.file_index import WholeFile, content_hashes
+from dreamloom.base.files.file_index import WholeFile, content_hashes
 from dreamloom.base.stage import StageConfig, recipe
 from dreamloom.scrape.collection import Collection, Table
 

@@ -9,11 +9,19 @@ from pathlib import Path
 
 from PIL import Image
 
-from dreamloom.base.files import commit, link_or_copy, reflink
-from dreamloom.base.image_metadata import without_private_metadata
-from dreamloom.base.image_types import OF_PLUGINS, PACKAGES, UNSUPPORTED_EXTENSIONS
-from dreamloom.base.large_images import shrink_on_load
-from dreamloom.base.pixels import MAX_PIXELS, NOT_DECODED, ImageError, ImageHeader, check_whole, decode, read_header
+from dreamloom.base.files.atomic import commit, link_or_copy, reflink
+from dreamloom.base.files.image_types import OF_PLUGINS, PACKAGES, UNSUPPORTED_EXTENSIONS
+from dreamloom.base.images.large_images import shrink_on_load
+from dreamloom.base.images.metadata import without_private_metadata
+from dreamloom.base.images.pixels import (
+    MAX_PIXELS,
+    NOT_DECODED,
+    ImageError,
+    ImageHeader,
+    check_whole,
+    decode,
+    read_header,
+)
 from dreamloom.scrape.collection import Row
 from dreamloom.scrape.collection.records import STORED_SUFFIXES, image_columns
 from dreamloom.scrape.datasets.fields import FilesConfig, SourceConfig
@@ -35,7 +43,7 @@ def store_image(target: Path, data: bytes, extension: str, original: Path | None
         The columns of the records that describe it.
 
     Raises:
-        ImageError: see dreamloom.base.pixels.Reason.
+        ImageError: see dreamloom.base.images.pixels.Reason.
     """
     header = read_source_header(data, extension, config.max_pixels)
     if header is None or header.width * header.height > MAX_PIXELS:
@@ -83,7 +91,7 @@ def read_source_header(data: bytes, extension: str, max_pixels: int) -> ImageHea
         The header; None: the image is too large for Pillow to open, but not for `max_pixels`.
 
     Raises:
-        ImageError: see dreamloom.base.pixels.read_header.
+        ImageError: see dreamloom.base.images.pixels.read_header.
     """
     if extension in UNSUPPORTED_EXTENSIONS:
         return _read_unsupported(data, extension)

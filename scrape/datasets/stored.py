@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.file_index import WholeFile, content_hashes
+from dreamloom.base.files.file_index import WholeFile, content_hashes
 from dreamloom.base.stage import recipe, recipe_values
 from dreamloom.scrape.collection import Collection, Row, Status, Table
 from dreamloom.scrape.collection.records import IMAGE_COLUMNS

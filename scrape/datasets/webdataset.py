@@ -15,17 +15,17 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from dreamloom.base.documents import MAX_BYTES, DocumentError
 from dreamloom.base.errors import UserError
-from dreamloom.base.image_types import DECODED_EXTENSIONS, UNSUPPORTED_EXTENSIONS, is_image_name
-from dreamloom.base.listing import is_left_out
-from dreamloom.base.pixels import ImageError
+from dreamloom.base.files.image_types import DECODED_EXTENSIONS, UNSUPPORTED_EXTENSIONS, is_image_name
+from dreamloom.base.files.listing import is_left_out
+from dreamloom.base.files.remote import address_of
+from dreamloom.base.images.pixels import ImageError
 from dreamloom.base.progress import Progress, silent
-from dreamloom.base.remote import address_of
-from dreamloom.base.shard_captions import TEXTS, sample_captions, sample_metadata, why_no_caption
-from dreamloom.base.shard_keys import Place, group_samples, list_files
 from dreamloom.base.stage import PathKind, Summary
-from dreamloom.base.tables import caption_columns, captions_in_row
+from dreamloom.base.tables.documents import MAX_BYTES, DocumentError
+from dreamloom.base.tables.shard_captions import TEXTS, sample_captions, sample_metadata, why_no_caption
+from dreamloom.base.tables.shard_keys import Place, group_samples, list_files
+from dreamloom.base.tables.tables import caption_columns, captions_in_row
 from dreamloom.scrape.collection import CaptionKind, Collection, Status, Table, key_of
 from dreamloom.scrape.datasets.fields import CaptionColumn, KeepEmpty, SourceConfig, UserPath, WhoseCaptions
 from dreamloom.scrape.datasets.img2dataset_errors import why_no_image
@@ -215,7 +215,7 @@ def sample_image(sample: Sample, key: str, captions: CaptionRules) -> SourceImag
 
 
 def read_sample_caption(sample: Sample, column: str | None = None) -> str | None:
-    """Returns the caption of a sample; None: all are blank. See dreamloom.base.shard_captions."""
+    """Returns the caption of a sample; None: all are blank. See dreamloom.base.tables.shard_captions."""
     try:
         found = sample_captions(sample.members, partial(_read_member, sample), sample.metadata, column)
         return next(iter(found or captions_in_row(_read_json(sample), column)), None)

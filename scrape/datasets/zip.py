@@ -13,14 +13,14 @@ from pathlib import Path
 
 from pydantic import Field
 
-from dreamloom.base.documents import MAX_BYTES, DocumentError
 from dreamloom.base.errors import UserError
-from dreamloom.base.folder_names import FolderNames, path_key
-from dreamloom.base.given_names import reads_like_a_caption
-from dreamloom.base.pixels import ImageError
+from dreamloom.base.files.folder_names import FolderNames, path_key
+from dreamloom.base.files.given_names import reads_like_a_caption
+from dreamloom.base.images.pixels import ImageError
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import PART_ROWS, Summary
-from dreamloom.base.tables import TableRow, parse_table
+from dreamloom.base.tables.documents import MAX_BYTES, DocumentError
+from dreamloom.base.tables.tables import TableRow, parse_table
 from dreamloom.scrape.collection import CaptionKind, Collection, Table, key_of
 from dreamloom.scrape.datasets.fields import (
     CaptionColumn,

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.folder_names import FolderNames, path_key
-from dreamloom.base.image_types import is_image_name
-from dreamloom.base.listing import is_left_out
-from dreamloom.base.pixels import ImageError
+from dreamloom.base.files.folder_names import FolderNames, path_key
+from dreamloom.base.files.image_types import is_image_name
+from dreamloom.base.files.listing import is_left_out
+from dreamloom.base.images.pixels import ImageError
 from dreamloom.base.text import brief
 from dreamloom.scrape.datasets.image_files import leads_out
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dreamloom.base.files import temporary_name
+from dreamloom.base.files.atomic import temporary_name
 from dreamloom.scrape.index.columns import Index
 from dreamloom.scrape.index.files import IndexFile
 

@@ -12,9 +12,9 @@ from typing import Any, cast
 import pyarrow.parquet as pq
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.file_index import WholeFile, content_hashes
-from dreamloom.base.listing import is_left_out, may_be_read
-from dreamloom.base.remote import is_remote, remote_errors, version_of
+from dreamloom.base.files.file_index import WholeFile, content_hashes
+from dreamloom.base.files.listing import is_left_out, may_be_read
+from dreamloom.base.files.remote import is_remote, remote_errors, version_of
 from dreamloom.base.text import brief, is_utf8
 
 _LIST_TABLES = (".csv", ".tsv", ".jsonl", ".ndjson")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from dreamloom.base.files import remove_leftovers, temporary_name
+from dreamloom.base.files.atomic import remove_leftovers, temporary_name
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import Summary, recipe
 from dreamloom.scrape.collection import Collection, Table, key_of

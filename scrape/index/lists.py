@@ -18,10 +18,10 @@ from typing import Any, TextIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dreamloom.base.documents import MAX_BYTES, MAX_DOCUMENT_BYTES, DocumentError, parse_json, refuse_other_kinds
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import temporary_name
-from dreamloom.base.tables import NULLS, caption_texts, cell, csv_dialect, field_names, refuse_repeated
+from dreamloom.base.files.atomic import temporary_name
+from dreamloom.base.tables.documents import MAX_BYTES, MAX_DOCUMENT_BYTES, DocumentError, parse_json, refuse_other_kinds
+from dreamloom.base.tables.tables import NULLS, caption_texts, cell, csv_dialect, field_names, refuse_repeated
 from dreamloom.base.text import brief, is_utf8, without_surrogates
 from dreamloom.scrape.index.bad_text import NOT_UTF8, tell_bad_text
 from dreamloom.scrape.index.columns import ALIASES

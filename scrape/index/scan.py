@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import temporary_name
+from dreamloom.base.files.atomic import temporary_name
 from dreamloom.base.progress import Progress
 from dreamloom.base.stage import Summary
 from dreamloom.scrape.collection import SCHEMAS, Table

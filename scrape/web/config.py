@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator
 
-from dreamloom.base.pixels import MAX_PIXELS
+from dreamloom.base.images.pixels import MAX_PIXELS
 from dreamloom.base.stage import NO_RECIPE, Group, StageConfig
 
 _ENGINE = Group("Engine")

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from yarl import URL
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.pixels import ImageError
+from dreamloom.base.images.pixels import ImageError
 from dreamloom.base.stop import run_stoppable, stoppable
 from dreamloom.base.text import brief
 from dreamloom.base.threads import map_ordered

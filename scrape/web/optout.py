@@ -1,6 +1,6 @@
 """Reads refusals of use in HTTP headers: X-Robots-Tag, TDM-Reservation and Content-Usage.
 
-Those in images: dreamloom.base.image_metadata; those in robots.txt: dreamloom.scrape.web.robots_rules.
+Those in images: dreamloom.base.images.metadata; those in robots.txt: dreamloom.scrape.web.robots_rules.
 
 X-Robots-Tag (Google's "robots meta tag specifications"; noai and noimageai are DeviantArt's additions): any number of
 headers, each a list of directives; those after "name:" are for that robot only. TDM-Reservation: W3C's TDMRep, 1 where

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from dreamloom.base.errors import StageFailed, UserError
-from dreamloom.base.listing import is_left_out
+from dreamloom.base.files.listing import is_left_out
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import Summary, recipe
 from dreamloom.scrape.collection import Collection, Row, Status, Table, open_collection

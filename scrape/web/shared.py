@@ -3,7 +3,7 @@
 from collections.abc import Hashable
 from pathlib import Path
 
-from dreamloom.base.files import commit, link
+from dreamloom.base.files.atomic import commit, link
 from dreamloom.scrape.collection import Row, Status
 from dreamloom.scrape.collection.records import IMAGE_COLUMNS
 from dreamloom.scrape.web.dedup import find_urls_in_earlier_parts, is_caption_of_url

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from PIL import Image, ImageColor
 
-from dreamloom.base.files import commit
-from dreamloom.base.image_metadata import find_refusal, without_private_metadata
-from dreamloom.base.large_images import load_vips
-from dreamloom.base.missing_end import NOTE as MISSING_END
-from dreamloom.base.missing_end import with_end
-from dreamloom.base.pixels import ImageError, ImageHeader, check_whole, decode, read_header
+from dreamloom.base.files.atomic import commit
+from dreamloom.base.images.large_images import load_vips
+from dreamloom.base.images.metadata import find_refusal, without_private_metadata
+from dreamloom.base.images.missing_end import NOTE as MISSING_END
+from dreamloom.base.images.missing_end import with_end
+from dreamloom.base.images.pixels import ImageError, ImageHeader, check_whole, decode, read_header
 from dreamloom.scrape.collection import Row, Status
 from dreamloom.scrape.collection.records import STORED_SUFFIXES, image_columns
 from dreamloom.scrape.web.config import ScrapeConfig

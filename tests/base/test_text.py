@@ -5,7 +5,7 @@ import os
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dreamloom.base.folder_names import path_key
+from dreamloom.base.files.folder_names import path_key
 from dreamloom.base.text import printable, without_surrogates
 
 

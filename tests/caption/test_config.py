@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from dreamloom.base.clip_config import ClipConfig
 from dreamloom.base.errors import UserError
+from dreamloom.base.models.clip_config import ClipConfig
 from dreamloom.caption.check import check
 from dreamloom.caption.config import CaptionConfig
 

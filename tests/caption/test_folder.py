@@ -10,8 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from dreamloom.base.clip_config import ClipConfig
 from dreamloom.base.errors import UserError
+from dreamloom.base.models.clip_config import ClipConfig
 from dreamloom.caption.captioners.blip import Blip
 from dreamloom.caption.config import CaptionConfig, EditConfig
 from dreamloom.caption.folder import CAPTIONED_ALREADY, caption_folder

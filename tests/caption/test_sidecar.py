@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dreamloom.base.folder_names import FolderNames
+from dreamloom.base.files.folder_names import FolderNames
 from dreamloom.caption.filename import NameWriter
 from dreamloom.caption.sidecar import Caption, read_caption, stray_texts
 from dreamloom.caption.sidecar_writer import write_sidecar

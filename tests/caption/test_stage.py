@@ -11,8 +11,8 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from dreamloom.base.clip_config import ClipConfig
 from dreamloom.base.errors import UserError
+from dreamloom.base.models.clip_config import ClipConfig
 from dreamloom.base.stage import StageConfig, Summary
 from dreamloom.caption.captioners.blip import Blip
 from dreamloom.caption.config import CaptionConfig, EditConfig

@@ -17,8 +17,8 @@ import pyarrow as pa
 import pytest
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.held_out import read_held_out
 from dreamloom.base.stage import StageConfig, Summary
+from dreamloom.base.tables.held_out import read_held_out
 from dreamloom.caption.filename import read_name
 from dreamloom.caption.sidecar import read_caption
 from dreamloom.curate.assemble import balance, is_current
@@ -254,7 +254,7 @@ def test_it_is_made_once_and_made_anew_only_when_something_changed(project: list
 def test_of_a_large_folder_only_what_changes_is_written_and_it_is_as_if_made_anew(
     make_collection: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dreamloom.base.tree_state.SETTLED_NS", -(10**12))  # what was just written may be trusted
+    monkeypatch.setattr("dreamloom.base.files.tree_state.SETTLED_NS", -(10**12))  # what was just written may be trusted
     image = io.BytesIO()
     noise(0).save(image, "PNG")
     own = [{"content": image.getvalue(), "sha256": f"{number:064d}"} for number in range(1100)]

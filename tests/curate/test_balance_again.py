@@ -49,7 +49,7 @@ def test_a_folder_changed_in_its_place_is_the_one_made_from_nothing(
     make_collection: Callable[..., Collection], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dreamloom.curate.place.SMALL", 2)
-    monkeypatch.setattr("dreamloom.base.tree_state.SETTLED_NS", -(10**12))  # what was just written may be trusted
+    monkeypatch.setattr("dreamloom.base.files.tree_state.SETTLED_NS", -(10**12))  # what was just written may be trusted
     monkeypatch.setattr(os, "fsync", lambda _: None)
     chance, config = random.Random(3), BalanceConfig(held_out=0.1)
     tables = {name: [draw(chance) for _ in range(24)] for name in ("own", "web")}

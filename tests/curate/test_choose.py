@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from dreamloom.base.buckets import find_bucket
 from dreamloom.base.errors import UserError
-from dreamloom.base.near_duplicates import mirror_hashes
+from dreamloom.base.images.buckets import find_bucket
+from dreamloom.base.images.near_duplicates import mirror_hashes
 from dreamloom.base.stage import Summary
 from dreamloom.curate.choose import choose, is_current
 from dreamloom.curate.config import ChooseConfig, NearDuplicates, ScoreConfig

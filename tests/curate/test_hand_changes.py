@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.parquet_metadata import write_table
-from dreamloom.base.tree_state import looking_once
+from dreamloom.base.files.tree_state import looking_once
+from dreamloom.base.tables.parquet_metadata import write_table
 from dreamloom.caption.config import CaptionConfig
 from dreamloom.caption.sidecar import read_caption
 from dreamloom.caption.stage import caption

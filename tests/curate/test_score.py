@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
-from dreamloom.base.clip import Clip
 from dreamloom.base.errors import UserError
-from dreamloom.base.pixels import decode
+from dreamloom.base.images.pixels import decode
+from dreamloom.base.models.clip import Clip
 from dreamloom.curate.choose import choose
 from dreamloom.curate.config import ChooseConfig, NearDuplicates, ScoreConfig
 from dreamloom.curate.score import check, recipes, score

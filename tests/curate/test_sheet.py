@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageFont
 
-from dreamloom.base.fonts import wrap
+from dreamloom.base.images.fonts import wrap
 from dreamloom.curate.sheet import contact_sheet
 
 FRAME = (236, 236, 236)

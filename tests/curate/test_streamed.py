@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from dreamloom.base import remote
 from dreamloom.base.errors import UserError
+from dreamloom.base.files import remote
 from dreamloom.curate.assemble import balance, is_current
 from dreamloom.curate.choose import choose
 from dreamloom.curate.config import BalanceConfig, ChooseConfig

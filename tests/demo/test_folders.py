@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dreamloom.base.pixels import decode
+from dreamloom.base.images.pixels import decode
 from dreamloom.demo.folders import (
     CONCEPT,
     CONCEPT_BACKGROUNDS,

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.pixels import ImageError, decode, read_header
+from dreamloom.base.images.pixels import ImageError, decode, read_header
 from dreamloom.demo.encode import draw, encode
 from dreamloom.demo.gallery import RATES, Exhibit, Fault, Form, exhibit
 from dreamloom.demo.site import HARMLESS, OPT_OUTS, serve

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from dreamloom.base.cache_folder import cache_folder
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import commit_text
+from dreamloom.base.files.atomic import commit_text
+from dreamloom.base.files.cache_folder import cache_folder
 from tests.flows.commands.test_cli import said
 
 S3 = "s3://bucket/x"

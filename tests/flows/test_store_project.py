@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from dreamloom.base import remote
-from dreamloom.base.cache_folder import cache_folder
 from dreamloom.base.errors import UserError
+from dreamloom.base.files import remote
+from dreamloom.base.files.cache_folder import cache_folder
 from dreamloom.curate.manifest import content_digest, manifest_path
 from dreamloom.flows.project.workspace import workspace_of
 from dreamloom.train.data.dataset import read_dataset

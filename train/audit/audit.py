@@ -16,12 +16,12 @@ from typing import Any
 
 import numpy as np
 
-from dreamloom.base.clip_config import check_clip, clip_models
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import remove_leftovers
-from dreamloom.base.fingerprint import fingerprint
-from dreamloom.base.folder_lock import lock
+from dreamloom.base.files.atomic import remove_leftovers
+from dreamloom.base.files.fingerprint import fingerprint
+from dreamloom.base.models.clip_config import check_clip, clip_models
 from dreamloom.base.progress import Progress, silent
+from dreamloom.base.sharing.folder_lock import lock
 from dreamloom.base.stage import recipe, recipe_values
 from dreamloom.train.audit import classify, drift
 from dreamloom.train.audit.class_images import ClassImages, read_class_images

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.synsets import known_synset_names
+from dreamloom.base.tables.synsets import known_synset_names
 from dreamloom.caption.nouns import followed
 from dreamloom.train.audit.config import AuditConfig
 from dreamloom.train.data.dataset import Dataset, Sample, read_dataset

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dreamloom.base.device import choose_precision
+from dreamloom.base.models.device import choose_precision
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.text import indefinite_article
 from dreamloom.caption.nouns import mentions

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dreamloom.base.files import make_folder
+from dreamloom.base.files.atomic import make_folder
 
 
 class Journal:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dreamloom.base import html
-from dreamloom.base.files import commit_text
+from dreamloom.base.files.atomic import commit_text
 from dreamloom.train.audit.results import Audit, PicturePair
 
 SIDE = 320

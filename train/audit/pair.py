@@ -7,8 +7,8 @@ from operator import itemgetter
 import torch
 from torch import Tensor
 
-from dreamloom.base.device import choose_precision
 from dreamloom.base.errors import UserError
+from dreamloom.base.models.device import choose_precision
 from dreamloom.train.audit.config import AuditConfig
 from dreamloom.train.model.device import autocast, choose_device
 from dreamloom.train.model.model import Model

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dreamloom.base.clip import Clip, load_clip
-from dreamloom.base.clip_config import ClipConfig
-from dreamloom.base.device import prepare_device
-from dreamloom.base.files import commit
+from dreamloom.base.files.atomic import commit
+from dreamloom.base.models.clip import Clip, load_clip
+from dreamloom.base.models.clip_config import ClipConfig
+from dreamloom.base.models.device import prepare_device
 from dreamloom.base.progress import Progress, silent
 from dreamloom.train.audit.config import AuditConfig
 from dreamloom.train.audit.pair import Pair

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from dreamloom.base.documents import DocumentError, read_text
 from dreamloom.base.errors import UserError
-from dreamloom.base.synsets import challenge_synsets, known_synset_names
+from dreamloom.base.tables.documents import DocumentError, read_text
+from dreamloom.base.tables.synsets import challenge_synsets, known_synset_names
 from dreamloom.base.text import indefinite_article
 from dreamloom.train.audit.config import AuditConfig
 

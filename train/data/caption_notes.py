@@ -4,8 +4,8 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 
-from dreamloom.base.given_names import is_given_name
-from dreamloom.base.tables import NULLS
+from dreamloom.base.files.given_names import is_given_name
+from dreamloom.base.tables.tables import NULLS
 from dreamloom.train.data.notes import Notes
 
 _FEW = 5

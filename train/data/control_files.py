@@ -20,8 +20,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dreamloom.base.documents import DocumentError, parse_yaml, read_text
 from dreamloom.base.errors import UserError
+from dreamloom.base.tables.documents import DocumentError, parse_yaml, read_text
 from dreamloom.base.text import without_surrogates
 from dreamloom.caption.filename import find_controls, read_name
 from dreamloom.caption.parts import CaptionParts, Tag, with_tags

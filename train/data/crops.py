@@ -12,8 +12,8 @@ import torch
 from PIL import Image, ImageColor
 from torch import Tensor
 
-from dreamloom.base.buckets import MIDDLE, PixelBox, Size, center_crop_box
-from dreamloom.base.pixels import decode
+from dreamloom.base.images.buckets import MIDDLE, PixelBox, Size, center_crop_box
+from dreamloom.base.images.pixels import decode
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.config_fields import MicroConditioning
 from dreamloom.train.data.dataset import Sample

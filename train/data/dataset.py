@@ -6,16 +6,16 @@ from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
 
-from dreamloom.base.buckets import Size, find_bucket
 from dreamloom.base.errors import UserError
-from dreamloom.base.file_index import ContentHashes
-from dreamloom.base.held_out import HeldOutImages
-from dreamloom.base.image_headers import read_headers
-from dreamloom.base.pixels import MAX_PIXELS, ImageHeader
+from dreamloom.base.files.file_index import ContentHashes
+from dreamloom.base.files.remote import address_of
+from dreamloom.base.files.remote_files import SHARD_CACHE_GB
+from dreamloom.base.images.buckets import Size, find_bucket
+from dreamloom.base.images.headers import read_headers
+from dreamloom.base.images.pixels import MAX_PIXELS, ImageHeader
 from dreamloom.base.progress import Progress, silent
-from dreamloom.base.remote import address_of
-from dreamloom.base.remote_files import SHARD_CACHE_GB
-from dreamloom.base.streamed_set import find_streamed_set
+from dreamloom.base.tables.held_out import HeldOutImages
+from dreamloom.base.tables.streamed_set import find_streamed_set
 from dreamloom.base.text import is_utf8, name_some, without_surrogates
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.config_fields import MaskKind
@@ -65,8 +65,8 @@ class Problem:
     """Its path inside the training folder."""
     reason: str
     """One word: too_small, too_many_pixels, name_not_utf8, caption_not_utf8, broken_shard, broken_mask,
-    mask_of_another_shape, empty_mask, other_split, a fault of `dreamloom.base.tables`, or one of
-    `dreamloom.base.pixels.Reason`."""
+    mask_of_another_shape, empty_mask, other_split, a fault of `dreamloom.base.tables.tables`, or one of
+    `dreamloom.base.images.pixels.Reason`."""
 
 
 Placed = tuple[int, TrainingImage]

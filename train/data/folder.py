@@ -14,15 +14,15 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.folder_names import FolderNames
-from dreamloom.base.image_types import DECODED_EXTENSIONS, UNSUPPORTED_EXTENSIONS
-from dreamloom.base.listing import is_dead_image_link, left_out_note, list_folder
-from dreamloom.base.own_folders import refuse_own_folder
+from dreamloom.base.files.folder_names import FolderNames
+from dreamloom.base.files.image_types import DECODED_EXTENSIONS, UNSUPPORTED_EXTENSIONS
+from dreamloom.base.files.listing import is_dead_image_link, left_out_note, list_folder
+from dreamloom.base.files.own_folders import refuse_own_folder
+from dreamloom.base.files.remote import address_of
+from dreamloom.base.files.remote_files import SHARD_CACHE_GB
 from dreamloom.base.progress import Progress, silent
-from dreamloom.base.remote import address_of
-from dreamloom.base.remote_files import SHARD_CACHE_GB
-from dreamloom.base.streamed_set import find_streamed_set
-from dreamloom.base.tables import TABLE_SUFFIXES
+from dreamloom.base.tables.streamed_set import find_streamed_set
+from dreamloom.base.tables.tables import TABLE_SUFFIXES
 from dreamloom.caption.sidecar import parse_sidecars, stray_texts
 from dreamloom.train.data.control_files import FolderSettings, make_training_image, read_folder_settings
 from dreamloom.train.data.image import ImageFolder, TrainingImage
@@ -39,7 +39,7 @@ def read_training_folder(
 ) -> list[ImageFolder]:
     """Reads every folder with images in a training folder, in order of name.
 
-    What systems leave in folders, masks, and folders of our own are left out (`dreamloom.base.listing`).
+    What systems leave in folders, masks, and folders of our own are left out (`dreamloom.base.files.listing`).
 
     Args:
         path: a folder, a .tar, or a .jsonl, .csv or .parquet table of images; or an address of shards (s3://…), or the

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-from dreamloom.base.pixels import ImageError
-from dreamloom.base.remote import is_remote
-from dreamloom.base.remote_files import read_range
+from dreamloom.base.files.remote import is_remote
+from dreamloom.base.files.remote_files import read_range
+from dreamloom.base.images.pixels import ImageError
 from dreamloom.caption.parts import CaptionParts
 
 
@@ -54,7 +54,7 @@ class ByteRange:
             raise ImageError("missing_file", str(error)) from error
 
     def decodable(self) -> Path | bytes:
-        """Returns what `dreamloom.base.pixels` decodes: the path of a whole file, or the bytes of a part of one.
+        """Returns what `dreamloom.base.images.pixels` decodes: the path of a whole file, or the bytes of a part of one.
 
         Raises:
             ImageError: as `read`.

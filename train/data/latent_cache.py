@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.file_index import ContentHashes
-from dreamloom.base.pixels import ImageError
+from dreamloom.base.files.file_index import ContentHashes
+from dreamloom.base.files.remote_files import changed
+from dreamloom.base.images.pixels import ImageError
 from dreamloom.base.progress import Progress, silent
-from dreamloom.base.remote_files import changed
 from dreamloom.base.threads import map_ordered
 from dreamloom.train.data.crops import View, center_view, render_views
 from dreamloom.train.data.dataset import Problem, Sample

@@ -14,9 +14,9 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.folder_names import FolderNames, path_key
-from dreamloom.base.image_types import DECODED_EXTENSIONS
-from dreamloom.base.tables import TABLE_SUFFIXES
+from dreamloom.base.files.folder_names import FolderNames, path_key
+from dreamloom.base.files.image_types import DECODED_EXTENSIONS
+from dreamloom.base.tables.tables import TABLE_SUFFIXES
 from dreamloom.caption.formats.kohya import METADATA, match_metadata
 from dreamloom.caption.parts import CaptionParts
 from dreamloom.caption.sidecar import Entries

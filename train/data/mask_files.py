@@ -13,16 +13,16 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from dreamloom.base.buckets import Size
-from dreamloom.base.file_index import content_hashes
-from dreamloom.base.folder_names import fold_name
-from dreamloom.base.listing import MASKS
-from dreamloom.base.pixels import ImageError, ImageHeader, read_header
+from dreamloom.base.files.file_index import content_hashes
+from dreamloom.base.files.folder_names import fold_name
+from dreamloom.base.files.listing import MASKS
+from dreamloom.base.images.buckets import Size
+from dreamloom.base.images.pixels import ImageError, ImageHeader, read_header
 from dreamloom.train.config_fields import MaskKind
 from dreamloom.train.data.image import ByteRange
 
 _MASK = re.compile(r"(.*)-masklabel\.\w+", re.IGNORECASE | re.DOTALL)
-"""The name of a mask, among those that `dreamloom.base.listing.MASKS` leaves out: the stem of its image."""
+"""The name of a mask, among those that `dreamloom.base.files.listing.MASKS` leaves out: the stem of its image."""
 
 
 @dataclass(frozen=True)

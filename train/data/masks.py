@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dreamloom.base.pixels import decode, decode_alpha
+from dreamloom.base.images.pixels import decode, decode_alpha
 from dreamloom.train.data.crops import Box, View, latent_mask, padded_image_box
 from dreamloom.train.data.dataset import Sample
 

@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 
-from dreamloom.base.listing import left_out_note
+from dreamloom.base.files.listing import left_out_note
 from dreamloom.base.text import printable
 
 LISTED = 5
@@ -16,7 +16,7 @@ class Notes:
         """Starts without notes."""
         self._places: dict[str, list[str]] = defaultdict(list)
         self._counts: dict[str, int] = defaultdict(int)
-        self.left_out = Counter[str]()  # images of systems and others (dreamloom.base.listing), by reason
+        self.left_out = Counter[str]()  # images of systems and others (dreamloom.base.files.listing), by reason
 
     def __call__(self, kind: str, where: str) -> None:
         """Adds a note.

@@ -9,12 +9,12 @@ Images that are not in shards, and captions beside them, are not read.
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from dreamloom.base.documents import MAX_BYTES
 from dreamloom.base.errors import UserError
-from dreamloom.base.image_types import is_image_name
-from dreamloom.base.listing import is_left_out
-from dreamloom.base.own_folders import refuse_own_address
-from dreamloom.base.remote_files import list_files, read_range, state_of
+from dreamloom.base.files.image_types import is_image_name
+from dreamloom.base.files.listing import is_left_out
+from dreamloom.base.files.own_folders import refuse_own_address
+from dreamloom.base.files.remote_files import list_files, read_range, state_of
+from dreamloom.base.tables.documents import MAX_BYTES
 from dreamloom.caption.filename import find_controls
 from dreamloom.train.data.notes import Notes
 from dreamloom.train.data.shards import SHARD_SUFFIX

@@ -22,8 +22,8 @@ from typing import TypeVar
 import numpy as np
 
 from dreamloom.base.apportion import apportion
-from dreamloom.base.buckets import Size
 from dreamloom.base.errors import UserError
+from dreamloom.base.images.buckets import Size
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.dataset import Dataset, Sample
 from dreamloom.train.data.packing import Piece, count_images, fill_parts, pack_batch_ids

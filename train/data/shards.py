@@ -18,17 +18,17 @@ from pathlib import PurePosixPath
 from typing import BinaryIO, NamedTuple
 
 from dreamloom.base import processes
-from dreamloom.base.documents import MAX_BYTES, DocumentError
-from dreamloom.base.file_index import content_hashes, file_facts
-from dreamloom.base.image_headers import read_headers
-from dreamloom.base.image_types import DECODED_EXTENSIONS, UNSUPPORTED_EXTENSIONS
-from dreamloom.base.listing import is_left_out
+from dreamloom.base.files.file_index import content_hashes, file_facts
+from dreamloom.base.files.image_types import DECODED_EXTENSIONS, UNSUPPORTED_EXTENSIONS
+from dreamloom.base.files.listing import is_left_out
+from dreamloom.base.files.remote import is_remote
+from dreamloom.base.files.remote_files import SHARD_CACHE_GB, whole_file
+from dreamloom.base.files.remote_files import list_files as list_states
+from dreamloom.base.images.headers import read_headers
 from dreamloom.base.progress import Progress
-from dreamloom.base.remote import is_remote
-from dreamloom.base.remote_files import SHARD_CACHE_GB, whole_file
-from dreamloom.base.remote_files import list_files as list_states
-from dreamloom.base.shard_captions import sample_captions, sample_metadata
-from dreamloom.base.shard_keys import Place, group_samples, list_files
+from dreamloom.base.tables.documents import MAX_BYTES, DocumentError
+from dreamloom.base.tables.shard_captions import sample_captions, sample_metadata
+from dreamloom.base.tables.shard_keys import Place, group_samples, list_files
 from dreamloom.base.threads import map_ordered
 from dreamloom.caption.parts import CaptionParts
 from dreamloom.caption.sidecar import Entries
@@ -68,7 +68,7 @@ def read_shard(
 ) -> tuple[list[TrainingImage], list[tuple[str, str]]]:
     """Reads the images of a shard, in its order.
 
-    A caption is the one that ingest takes (dreamloom.base.shard_captions), else the name up to its first underscore.
+    A caption is the one that ingest takes (base.tables.shard_captions), else the name up to its first underscore.
 
     Args:
         file: the shard's path or address.

@@ -8,7 +8,7 @@ than the share of a folder are sides moved, lest folders change their ratio. Ima
 from collections import defaultdict
 from dataclasses import dataclass, replace
 
-from dreamloom.base.copies import group_copies
+from dreamloom.base.images.copies import group_copies
 from dreamloom.base.progress import Progress, silent
 from dreamloom.train.data.dataset import Dataset
 from dreamloom.train.diffusion.rng import stream_key

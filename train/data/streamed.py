@@ -1,4 +1,4 @@
-"""Training sets whose images stay in the shards of collections at addresses (dreamloom.base.streamed_set).
+"""Training sets whose images stay in the shards of collections at addresses (dreamloom.base.tables.streamed_set).
 
 The images, their captions, their settings and their order are those of the training folder that balance would make.
 """
@@ -9,7 +9,7 @@ from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
-from dreamloom.base.streamed_set import StreamedSet
+from dreamloom.base.tables.streamed_set import StreamedSet
 from dreamloom.caption.sidecar import content_of
 from dreamloom.train.data.control_files import FolderSettings, make_training_image, parse_number
 from dreamloom.train.data.image import ByteRange, ImageFolder, TrainingImage

@@ -16,10 +16,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
 
-from dreamloom.base.documents import DocumentError
 from dreamloom.base.errors import UserError
-from dreamloom.base.folder_names import FolderNames, path_key
-from dreamloom.base.tables import TableRow, caption_texts, read_table
+from dreamloom.base.files.folder_names import FolderNames, path_key
+from dreamloom.base.tables.documents import DocumentError
+from dreamloom.base.tables.tables import TableRow, caption_texts, read_table
 from dreamloom.caption.sidecar import Entries, SidecarContent, parse_entries, parse_sidecars
 from dreamloom.train.data.control_files import SETTING_KEYS, FolderSettings, make_training_image, parse_settings
 from dreamloom.train.data.image import ImageFolder, TrainingImage

@@ -24,10 +24,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from dreamloom.base.disk import explain_write_errors
-from dreamloom.base.files import commit, remove_leftovers
-from dreamloom.base.folder_lock import lock
+from dreamloom.base.files.atomic import commit, remove_leftovers
+from dreamloom.base.files.disk import explain_write_errors
 from dreamloom.base.progress import Progress, silent
+from dreamloom.base.sharing.folder_lock import lock
 
 _log = logging.getLogger(__name__)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from dreamloom.base.held_out import HeldOutImage
+from dreamloom.base.tables.held_out import HeldOutImage
 from dreamloom.caption.nouns import shared_nouns
 from dreamloom.train.data.dataset import Dataset
 from dreamloom.train.evaluate.statistics import MIN_UNITS

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from dreamloom.base.fingerprint import fingerprint
+from dreamloom.base.files.fingerprint import fingerprint
 from dreamloom.base.stage import NO_RECIPE, Group, PathKind, StageConfig, recipe_values
 from dreamloom.train.config import TrainConfig, shared_settings
 from dreamloom.train.config_fields import (

@@ -5,8 +5,8 @@ from dataclasses import replace
 from math import ceil
 from pathlib import Path
 
-from dreamloom.base.buckets import read_folder_resolutions
 from dreamloom.base.errors import UserError
+from dreamloom.base.images.buckets import read_folder_resolutions
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.text import name_some
 from dreamloom.train.config import TrainConfig

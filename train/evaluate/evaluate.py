@@ -8,17 +8,17 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from dreamloom.base.buckets import read_folder_resolutions
 from dreamloom.base.errors import UserError
-from dreamloom.base.fingerprint import fingerprint
-from dreamloom.base.held_out import read_held_out
-from dreamloom.base.image_types import is_image_name
-from dreamloom.base.listing import is_left_out
+from dreamloom.base.files.fingerprint import fingerprint
+from dreamloom.base.files.image_types import is_image_name
+from dreamloom.base.files.listing import is_left_out
+from dreamloom.base.files.remote import address_of
+from dreamloom.base.files.remote_files import SHARD_CACHE_GB
+from dreamloom.base.images.buckets import read_folder_resolutions
 from dreamloom.base.progress import Progress, silent
-from dreamloom.base.remote import address_of
-from dreamloom.base.remote_files import SHARD_CACHE_GB
 from dreamloom.base.stage import recipe
-from dreamloom.base.streamed_set import find_streamed_set
+from dreamloom.base.tables.held_out import read_held_out
+from dreamloom.base.tables.streamed_set import find_streamed_set
 from dreamloom.base.versions import DAMAGED, RUN
 from dreamloom.train.config_fields import MaskKind
 from dreamloom.train.data.dataset import Dataset, read_dataset
@@ -46,7 +46,7 @@ def evaluate(
         base: the diffusers folder, file or hub ID of the model it comes from.
         heldout: a folder with training/, ground_truth/ and witness/, or some of them: training folders of held-out
             images; or an address (s3://…) of such folders of shards. Further folders in it are measured each for
-            itself. concepts.json in it says what they show (dreamloom.base.held_out); without it, their captions do.
+            itself. concepts.json in it says what they show (base.tables.held_out); without it, their captions do.
         config: how the losses are computed.
         progress: called with the images done.
 

@@ -8,8 +8,8 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from dreamloom.base.device import choose_precision
 from dreamloom.base.errors import UserError
+from dreamloom.base.models.device import choose_precision
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.text import name_some
 from dreamloom.train.data.crops import View, center_view, micro_conditioning

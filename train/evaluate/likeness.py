@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dreamloom.base.clip import Clip, load_clip
-from dreamloom.base.clip_config import ClipConfig
-from dreamloom.base.pixels import decode
+from dreamloom.base.images.pixels import decode
+from dreamloom.base.models.clip import Clip, load_clip
+from dreamloom.base.models.clip_config import ClipConfig
 from dreamloom.base.progress import Progress
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.dataset import Dataset, Sample

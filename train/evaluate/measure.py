@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from dreamloom.base import html
-from dreamloom.base.held_out import HeldOutImage, HeldOutImages
+from dreamloom.base.tables.held_out import HeldOutImage, HeldOutImages
 from dreamloom.train.evaluate.statistics import MIN_UNITS, ratio_change, shrink, simultaneous_intervals
 
 Losses = dict[str, float]

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from dreamloom.base.documents import DocumentError, parse_json, read_text
 from dreamloom.base.errors import UserError
+from dreamloom.base.tables.documents import DocumentError, parse_json, read_text
 from dreamloom.base.text import without_surrogates
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.samplers import SAMPLERS

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.held_out import HeldOutImages, from_json
+from dreamloom.base.tables.held_out import HeldOutImages, from_json
 from dreamloom.base.versions import DAMAGED, RUN, known_fields, rename_keys
 from dreamloom.train.evaluate.measure import MEASURES, Evaluation, GroupMeasure, Measure, compare_losses
 from dreamloom.train.run import migrations

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.own_folders import own_folder_kind
+from dreamloom.base.files.own_folders import own_folder_kind
 from dreamloom.base.versions import RUN, known_fields, rename_keys
 from dreamloom.train.evaluate.measure import MEASURES, GroupMeasure, Measure, set_label
 from dreamloom.train.evaluate.sample_files import list_samples

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dreamloom.base.device import PrecisionName, choose_precision
-from dreamloom.base.files import commit
+from dreamloom.base.files.atomic import commit
+from dreamloom.base.models.device import PrecisionName, choose_precision
 from dreamloom.base.progress import Progress
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.diffusion import noise

@@ -10,8 +10,8 @@ from PIL import Image, ImageDraw
 from PIL.PngImagePlugin import PngInfo
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import commit
-from dreamloom.base.fonts import drawable, line_height, load_font, wrap
+from dreamloom.base.files.atomic import commit
+from dreamloom.base.images.fonts import drawable, line_height, load_font, wrap
 
 if TYPE_CHECKING:
     from dreamloom.train.evaluate.drawings import Drawing

@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.hub import is_hub_id
+from dreamloom.base.models.hub import is_hub_id
 from dreamloom.base.stage import recipe_fields
 from dreamloom.base.versions import DAMAGED, RUN, TABLES, rename_keys
 from dreamloom.train.adapter_kinds import KINDS

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import commit_folder
-from dreamloom.base.fingerprint import fingerprint
+from dreamloom.base.files.atomic import commit_folder
+from dreamloom.base.files.fingerprint import fingerprint
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.stage import recipe
 from dreamloom.base.versions import EXPORT
@@ -59,7 +59,7 @@ def export(
     wanted = _export_recipe(found, settings, config)
     is_stale = read_mark(target).get("recipe") != wanted
     if is_stale:
-        from dreamloom.base.disk import explain_write_errors
+        from dreamloom.base.files.disk import explain_write_errors
         from dreamloom.train.export.writers import write_model  # imports torch
 
         with explain_write_errors(target, "make room and export again"), commit_folder(target) as folder:

@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dreamloom.base.disk import explain_write_errors
-from dreamloom.base.files import commit_folder
+from dreamloom.base.files.atomic import commit_folder
+from dreamloom.base.files.disk import explain_write_errors
 from dreamloom.base.progress import Progress, silent
 from dreamloom.train.export.card import title_of
 from dreamloom.train.export.config import SINGLE_FILE, ExportConfig

@@ -5,11 +5,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from dreamloom.base.clip_config import ClipConfig, check_clip
 from dreamloom.base.errors import UserError
-from dreamloom.base.hub import HubUnreachable
+from dreamloom.base.models.clip_config import ClipConfig, check_clip
+from dreamloom.base.models.hub import HubUnreachable
+from dreamloom.base.models.weights import check_weights
 from dreamloom.base.text import brief
-from dreamloom.base.weights import check_weights
 from dreamloom.train.adapter_kinds import KINDS
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.families.files import (

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from dreamloom.base.documents import DocumentError, parse_json, read_text
 from dreamloom.base.errors import UserError
-from dreamloom.base.hub import asking_hub, is_hub_id
+from dreamloom.base.models.hub import asking_hub, is_hub_id
+from dreamloom.base.tables.documents import DocumentError, parse_json, read_text
 from dreamloom.train.families.other_models import describe_file, find_quantized, is_told_guidance
 from dreamloom.train.families.registry import FAMILIES
 from dreamloom.train.model.family import Config, Family, Shapes

@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from dreamloom.base.buckets import read_folder_resolutions
+from dreamloom.base.images.buckets import read_folder_resolutions
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.families.check import vae_scale_factor
 from dreamloom.train.families.files import find_family, read_model_json

@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 
-from dreamloom.base.device import PrecisionName, choose_precision
 from dreamloom.base.errors import UserError
+from dreamloom.base.models.device import PrecisionName, choose_precision
 from dreamloom.base.text import brief
 from dreamloom.train.adapter_kinds import DORA
 from dreamloom.train.config import TrainConfig

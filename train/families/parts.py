@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.hub import check_on_hub
+from dreamloom.base.models.hub import check_on_hub
 from dreamloom.train.families.files import (
     diffusers_folder_of,
     family_of_file,

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import commit_folder, link
+from dreamloom.base.files.atomic import commit_folder, link
 from dreamloom.base.progress import Progress, silent
 from dreamloom.base.versions import RUN
 from dreamloom.train.config import TrainConfig

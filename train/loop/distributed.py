@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from dreamloom.base import processes
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import make_folder, temporary_name
+from dreamloom.base.files.atomic import make_folder, temporary_name
 from dreamloom.train.data.schedule import Batch, Slot, Step
 from dreamloom.train.loop.interrupt import Interrupted
 from dreamloom.train.loop.peers import Peers

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import commit
-from dreamloom.base.held_out import to_json
+from dreamloom.base.files.atomic import commit
 from dreamloom.base.progress import Progress
+from dreamloom.base.tables.held_out import to_json
 from dreamloom.base.versions import DAMAGED, RUN
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.dataset import Dataset

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dreamloom.base import processes
-from dreamloom.base.disk import explain_full_disk
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import refuse_file, remove_leftovers
-from dreamloom.base.folder_lock import lock
+from dreamloom.base.files.atomic import refuse_file, remove_leftovers
+from dreamloom.base.files.disk import explain_full_disk
+from dreamloom.base.files.remote import address_of
 from dreamloom.base.progress import Progress, silent
-from dreamloom.base.remote import address_of
+from dreamloom.base.sharing.folder_lock import lock
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.evaluate.datasets import read_datasets
 from dreamloom.train.evaluate.prompts import check_prompts

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import commit_json, remove_leftovers
+from dreamloom.base.files.atomic import commit_json, remove_leftovers
 from dreamloom.base.progress import Progress
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.captions import CaptionBuilder

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from dreamloom.base.device import choose_precision
+from dreamloom.base.models.device import choose_precision
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.loader import LoadedBatch
 from dreamloom.train.data.schedule import BatchSchedule

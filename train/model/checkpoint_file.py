@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.weights import check_weights
+from dreamloom.base.models.weights import check_weights
 
 
 def read_state_dict(file: Path) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from dreamloom.base import processes
-from dreamloom.base.device import find_device
+from dreamloom.base.models.device import find_device
 
 
 def choose_device(name: str) -> torch.device:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dreamloom.base.device import PrecisionName
+from dreamloom.base.models.device import PrecisionName
 from dreamloom.train.diffusion.schedules import NoiseSchedule
 from dreamloom.train.model.family import Family
 from dreamloom.train.model.lora_layers import kohya_name

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.hub import is_downloaded, is_hub_id, is_offline
+from dreamloom.base.models.hub import is_downloaded, is_hub_id, is_offline
 
 _PATH_ENDINGS = (".safetensors", ".ckpt", ".bin", ".pt")
 

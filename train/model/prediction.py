@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from dreamloom.base.documents import DocumentError, parse_yaml, read_text
 from dreamloom.base.errors import UserError
+from dreamloom.base.tables.documents import DocumentError, parse_yaml, read_text
 from dreamloom.train.model.safetensors_header import read_metadata
 
 _MAX_YAML_BYTES = 2**16

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.weights import read_safetensors_header
+from dreamloom.base.models.weights import read_safetensors_header
 
 
 def read_tensor_shapes(file: Path) -> dict[str, tuple[int, ...]]:

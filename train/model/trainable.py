@@ -5,8 +5,8 @@ import re
 import torch
 from torch import nn
 
-from dreamloom.base.device import choose_precision
 from dreamloom.base.errors import UserError
+from dreamloom.base.models.device import choose_precision
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.model.embeddings import TokenEmbedding
 from dreamloom.train.model.family import trained_components

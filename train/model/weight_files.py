@@ -3,9 +3,9 @@
 import re
 from pathlib import Path
 
-from dreamloom.base.documents import DocumentError, parse_json, read_text
 from dreamloom.base.errors import UserError
-from dreamloom.base.weights import check_weights
+from dreamloom.base.models.weights import check_weights
+from dreamloom.base.tables.documents import DocumentError, parse_json, read_text
 from dreamloom.train.model.safetensors_header import read_tensor_shapes
 
 _MAX_INDEX_BYTES = 2**24

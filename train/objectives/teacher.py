@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from dreamloom.base.device import choose_precision
+from dreamloom.base.models.device import choose_precision
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.model.device import autocast
 from dreamloom.train.model.family import changing_text_encoders

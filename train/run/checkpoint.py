@@ -20,9 +20,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dreamloom.base.disk import explain_write_errors
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import commit_folder, temporary_name
+from dreamloom.base.files.atomic import commit_folder, temporary_name
+from dreamloom.base.files.disk import explain_write_errors
 from dreamloom.base.versions import RUN
 from dreamloom.train.model.model import Model
 from dreamloom.train.run.checksums import (

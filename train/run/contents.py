@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dreamloom.base.files import commit
+from dreamloom.base.files.atomic import commit
 from dreamloom.base.versions import known_fields
 
 IMAGES_FILE = "images.parquet"

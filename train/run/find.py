@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dreamloom.base.device import PrecisionName
 from dreamloom.base.errors import UserError
-from dreamloom.base.own_folders import own_folder_kind
+from dreamloom.base.files.own_folders import own_folder_kind
+from dreamloom.base.models.device import PrecisionName
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.families.check import check_base_model
 from dreamloom.train.run.folder import best_checkpoint, read_config

@@ -24,12 +24,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import commit_text
-from dreamloom.base.fingerprint import fingerprint
-from dreamloom.base.held_out import to_json
+from dreamloom.base.files.atomic import commit_text
+from dreamloom.base.files.fingerprint import fingerprint
+from dreamloom.base.files.remote import address_of
 from dreamloom.base.progress import Progress, silent
-from dreamloom.base.remote import address_of
 from dreamloom.base.stage import recipe, recipe_fields
+from dreamloom.base.tables.held_out import to_json
 from dreamloom.base.text import is_utf8
 from dreamloom.base.versions import RUN, known_fields, rename_keys
 from dreamloom.train.config import TrainConfig

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import commit_text, temporary_name
-from dreamloom.base.own_folders import own_folder_kind
+from dreamloom.base.files.atomic import commit_text, temporary_name
+from dreamloom.base.files.own_folders import own_folder_kind
 from dreamloom.train.run.checksums import CHECKSUMS, SHARDS, is_optimizers
 from dreamloom.train.run.folder import list_checkpoints
 

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from dreamloom.base.buckets import read_folder_resolutions
-from dreamloom.base.remote_files import SHARD_CACHE_GB
+from dreamloom.base.files.remote_files import SHARD_CACHE_GB
+from dreamloom.base.images.buckets import read_folder_resolutions
 from dreamloom.base.stage import BY_CONTENT, NO_RECIPE, Group, PathKind, StageConfig
 from dreamloom.train.adapter_kinds import DORA, KINDS, LORA
 from dreamloom.train.config_fields import (

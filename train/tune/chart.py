@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from dreamloom.base.files import commit
+from dreamloom.base.files.atomic import commit
 from dreamloom.train.evaluate.measure import Measure
 from dreamloom.train.loop.limits import Z
 from dreamloom.train.tune.results import Tuning

@@ -11,8 +11,8 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from dreamloom.base.folder_lock import lock
 from dreamloom.base.progress import Progress, silent
+from dreamloom.base.sharing.folder_lock import lock
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.evaluate.results import read_evaluation
 from dreamloom.train.loop.limits import excess, tell_broken

@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.pixels import decode
+from dreamloom.base.images.pixels import decode
 from dreamloom.caption.captioners.blip import forbid_third, load_blip, unload_blip
 from dreamloom.caption.config import CaptionConfig
 

@@ -11,7 +11,7 @@ import pytest
 from PIL import ExifTags, Image, ImageCms
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.image_metadata import find_refusal
+from dreamloom.base.images.metadata import find_refusal
 from dreamloom.caption.compress.config import CompressConfig
 from dreamloom.caption.compress.folder import CompressResult, compress_folder
 from dreamloom.caption.sidecar import read_caption

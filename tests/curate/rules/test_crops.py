@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from dreamloom.base.pixels import decode
+from dreamloom.base.images.pixels import decode
 from dreamloom.curate.rules.crops import PartFinder, is_part, shrink
 from tests.curate.conftest import noise
 

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from dreamloom.base.near_duplicates import mirror_hashes
+from dreamloom.base.images.near_duplicates import mirror_hashes
 from dreamloom.curate.rules.dedupe import NONE, Likeness, Rows, exact_duplicates, near_duplicates
 from dreamloom.curate.rules.nearest import Embeddings
-from tests.base.test_near_duplicates import a_hash
+from tests.base.images.test_near_duplicates import a_hash
 
 
 def signed(values: list[int]) -> NDArray[np.int64]:

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from dreamloom.base.near_duplicates import phash
-from dreamloom.base.pixels import decode
+from dreamloom.base.images.near_duplicates import phash
+from dreamloom.base.images.pixels import decode
 
 
 def bits_apart(one: int, other: int) -> int:

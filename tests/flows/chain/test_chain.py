@@ -13,9 +13,9 @@ import pytest
 import yaml
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.folder_lock import lock
-from dreamloom.base.held_out import write_held_out
 from dreamloom.base.progress import silent
+from dreamloom.base.sharing.folder_lock import lock
+from dreamloom.base.tables.held_out import write_held_out
 from dreamloom.curate.manifest import read_manifest
 from dreamloom.flows.chain import chain
 from dreamloom.flows.chain.steps import Outcome, Step

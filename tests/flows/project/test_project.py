@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.remote import address_of
+from dreamloom.base.files.remote import address_of
 from dreamloom.flows.chain.chain import levels
 from dreamloom.flows.commands.cli import run
 from dreamloom.flows.project.project import load_project

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from dreamloom.base.pixels import decode
+from dreamloom.base.images.pixels import decode
 from dreamloom.base.stage import StageConfig, Summary
 from dreamloom.caption.sidecar import read_caption
 from dreamloom.flows.report.contents import images_of_collection, images_of_training_folder

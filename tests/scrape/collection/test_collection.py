@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.pixels import Reason
+from dreamloom.base.images.pixels import Reason
 from dreamloom.base.stage import StageConfig, Summary
 from dreamloom.scrape.collection import (
     SCHEMAS,

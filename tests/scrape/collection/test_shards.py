@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.own_folders import COLLECTION_MANIFEST as MANIFEST
+from dreamloom.base.files.own_folders import COLLECTION_MANIFEST as MANIFEST
 from dreamloom.caption.sidecar import read_caption
 from dreamloom.scrape.collection import Collection, Table
 from dreamloom.scrape.collection.shards import find_damage_at, pull_collection, push_collection

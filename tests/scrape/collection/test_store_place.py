@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from dreamloom.base import remote
-from dreamloom.base.cache_folder import cache_folder
 from dreamloom.base.errors import UserError
+from dreamloom.base.files import remote
+from dreamloom.base.files.cache_folder import cache_folder
 from dreamloom.caption.config import CaptionConfig, EditConfig
 from dreamloom.caption.edit_collection import edit_captions
 from dreamloom.caption.sidecar import read_caption

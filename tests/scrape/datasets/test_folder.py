@@ -12,7 +12,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.given_names import reads_like_a_caption
+from dreamloom.base.files.given_names import reads_like_a_caption
 from dreamloom.caption.sidecar import read_caption
 from dreamloom.scrape.collection import CaptionKind, Collection, Table, key_of
 from dreamloom.scrape.collection.parts import stale_parts

@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from dreamloom.base.documents import DocumentError
 from dreamloom.base.errors import UserError
-from dreamloom.base.tables import read_table
+from dreamloom.base.tables.documents import DocumentError
+from dreamloom.base.tables.tables import read_table
 from dreamloom.scrape.collection import CaptionKind, Collection, Status, Table
 from dreamloom.scrape.datasets.huggingface import HuggingfaceConfig, ingest_huggingface, measure, recipes
 

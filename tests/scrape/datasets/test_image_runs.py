@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dreamloom.base.folder_names import FolderNames
+from dreamloom.base.files.folder_names import FolderNames
 from dreamloom.scrape.datasets import image_runs
 from dreamloom.scrape.datasets.image_files import find_images
 from dreamloom.scrape.datasets.image_runs import find_runs, list_images

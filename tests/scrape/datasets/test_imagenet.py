@@ -8,7 +8,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.synsets import known_synset_names
+from dreamloom.base.tables.synsets import known_synset_names
 from dreamloom.base.text import indefinite_article
 from dreamloom.demo.folders import make_imagenet
 from dreamloom.demo.world import SHAPES

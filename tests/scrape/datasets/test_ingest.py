@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.image_types import UNSUPPORTED_EXTENSIONS
-from dreamloom.base.pixels import MAX_PIXELS, ImageError, decode
+from dreamloom.base.files.image_types import UNSUPPORTED_EXTENSIONS
+from dreamloom.base.images.pixels import MAX_PIXELS, ImageError, decode
 from dreamloom.base.stage import Summary
 from dreamloom.caption.sidecar import read_caption
 from dreamloom.scrape.collection import Collection, Status, Table

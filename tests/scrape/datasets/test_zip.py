@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.pixels import ImageError
+from dreamloom.base.images.pixels import ImageError
 from dreamloom.caption.sidecar import read_caption
 from dreamloom.scrape.collection import Collection, Row, Table
 from dreamloom.scrape.datasets import zip_members

@@ -13,8 +13,8 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.parquet_metadata import digest_table, read_metadata, write_table
 from dreamloom.base.stage import Summary
+from dreamloom.base.tables.parquet_metadata import digest_table, read_metadata, write_table
 from dreamloom.scrape.collection import Collection, Table, key_of
 from dreamloom.scrape.collection.verify import find_damage
 from dreamloom.scrape.index import scan as selection

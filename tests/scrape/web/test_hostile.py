@@ -164,7 +164,7 @@ def test_two_runs_on_one_collection(site: Any, collection: Collection) -> None:
     site.candidates(collection, [site.put("/a", site.image(1))])
     code = f"""
 from pathlib import Path
-from dreamloom.base.workers import work_in
+from dreamloom.base.sharing.workers import work_in
 with work_in(Path({str(collection.root)!r})):
     print(flush=True)
     input()

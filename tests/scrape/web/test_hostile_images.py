@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 
-from dreamloom.base.pixels import ImageError, check_whole, decode, read_header
+from dreamloom.base.images.pixels import ImageError, check_whole, decode, read_header
 
 REFUSED = {
     "broken.png": "truncated",
@@ -107,7 +107,7 @@ def test_every_file_gives_an_image_or_its_reason(shared_data: Path) -> None:
 def test_warnings_as_errors(shared_data: Path) -> None:
     code = f"""
 from pathlib import Path
-from dreamloom.base.pixels import ImageError, decode, read_header
+from dreamloom.base.images.pixels import ImageError, decode, read_header
 for path in Path({str(shared_data / "hostile" / "pillow")!r}).rglob("*.*"):
     try:
         read_header(path)

@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 
 from bench.hostile_images import reserved_by_c2pa, reserved_by_iptc
-from dreamloom.base.workers import Worker
+from dreamloom.base.sharing.workers import Worker
 from dreamloom.scrape.collection import Collection, Status
 from dreamloom.scrape.web.address import is_public
 from dreamloom.scrape.web.scrape import scrape

@@ -115,7 +115,7 @@ def test_who_has_more_to_say_than_is_read_has_refused() -> None:
 def test_a_body_full_of_beginnings_is_read_once() -> None:
     """A pattern that looked behind each beginning anew took a minute and a half for it, and let nothing else run."""
     code = (
-        "from dreamloom.base.image_metadata import find_refusal\n"
+        "from dreamloom.base.images.metadata import find_refusal\n"
         "print(find_refusal(b'c2pa.training-mining' * 1_600_000))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)

@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 from yarl import URL
 
-from dreamloom.base.workers import Worker
+from dreamloom.base.sharing.workers import Worker
 from dreamloom.scrape.collection import Collection, Status
 from dreamloom.scrape.web.outcome import RowDropped
 from dreamloom.scrape.web.robots import RobotsCache, RobotsRules

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from dreamloom.base.buckets import read_folder_resolutions
 from dreamloom.base.errors import UserError
+from dreamloom.base.images.buckets import read_folder_resolutions
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.dataset import Problem, read_dataset, summarize_problems
 from dreamloom.train.data.schedule import BatchSchedule

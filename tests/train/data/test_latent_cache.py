@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.folder_lock import lock
+from dreamloom.base.sharing.folder_lock import lock
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.data.crops import CropPlanner, center_view, render_views
 from dreamloom.train.data.dataset import Problem, Sample, read_dataset

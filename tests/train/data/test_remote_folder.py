@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dreamloom.base.cache_folder import cache_folder
 from dreamloom.base.errors import UserError
+from dreamloom.base.files.cache_folder import cache_folder
 from dreamloom.train.data.dataset import Dataset, read_dataset
 from dreamloom.train.data.folder import read_training_folder
 from dreamloom.train.data.notes import Notes

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from dreamloom.base.held_out import HeldOutImage, HeldOutImages, write_held_out
+from dreamloom.base.tables.held_out import HeldOutImage, HeldOutImages, write_held_out
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.evaluate.datasets import read_datasets
 from dreamloom.train.evaluate.results import read_evaluation

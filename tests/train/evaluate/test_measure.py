@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.held_out import HeldOutImage, read_held_out, write_held_out
+from dreamloom.base.tables.held_out import HeldOutImage, read_held_out, write_held_out
 from dreamloom.base.versions import RUN
 from dreamloom.train.evaluate.concepts import describe
 from dreamloom.train.evaluate.evaluate import read_heldout

@@ -12,7 +12,7 @@ from huggingface_hub import ModelCard
 from PIL import Image
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.held_out import HeldOutImage
+from dreamloom.base.tables.held_out import HeldOutImage
 from dreamloom.base.versions import RUN
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.evaluate.measure import MEASURES, compare_losses

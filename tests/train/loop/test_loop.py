@@ -431,7 +431,7 @@ def test_a_broken_image_is_left_out_and_named(tiny_base: str, folder: Path, tmp_
 
 
 def test_two_at_once_is_the_users_error(tiny_base: str, folder: Path, tmp_path: Path, config: Config) -> None:
-    from dreamloom.base.folder_lock import lock
+    from dreamloom.base.sharing.folder_lock import lock
 
     child = os.fork()
     if child == 0:

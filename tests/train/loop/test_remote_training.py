@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from dreamloom.base import remote
 from dreamloom.base.errors import UserError
+from dreamloom.base.files import remote
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.loop.loop import train
 from dreamloom.train.run.folder import read_settings

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dreamloom.base.buckets import read_folder_resolutions
 from dreamloom.base.errors import UserError
+from dreamloom.base.images.buckets import read_folder_resolutions
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.families.clip import CLIP_EMBEDDINGS, CLIP_LAYERS, make_clip_tokenizers
 from dreamloom.train.families.sd3.configs import CONFIGS, TRANSFORMER, infer_transformer

@@ -1,0 +1,1 @@
+"""Files on this machine and at addresses: written whole, listed, remembered."""

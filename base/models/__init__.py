@@ -1,0 +1,1 @@
+"""Models that several stages use: where they are, what they are, the device that they run on."""

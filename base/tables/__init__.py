@@ -1,0 +1,1 @@
+"""What people and programs write beside images: documents, tables, shards."""
