@@ -23,6 +23,8 @@ SHOWN = 20
 """Decisions that a command shows."""
 
 SWITCH = Parameter(negative="")
+Place = Annotated[Path, PathKind.ADDRESS]
+"""A project, a workspace or a collection."""
 
 
 @Parameter(name="*")
@@ -82,9 +84,8 @@ def find_target(name: Path) -> Target:
         above = folder.parent.parent
         return Target(name, [Collection(folder)], above if folder.parent.name == "collections" else None)
     if folder.suffix in (".yaml", ".yml") or (folder / "project.yaml").is_file():
-        from dreamloom.flows.project.project import (
-            load_project,  # the configs of all stages, which a workspace needs not
-        )
+        # here, as it imports the configs of all stages, which a workspace needs not
+        from dreamloom.flows.project.project import load_project
 
         project = load_project(folder)
         return Target(name, [project.collection(source) for source in project.sources], project.workspace)
@@ -94,7 +95,7 @@ def find_target(name: Path) -> Target:
     )
 
 
-def drop(project: Annotated[Path, PathKind.ADDRESS], *images: str, flags: Deciding = Deciding()) -> None:
+def drop(project: Place, *images: str, flags: Deciding = Deciding()) -> None:
     """Leave images out, whatever the rules of choose say.
 
     Parameters
@@ -107,7 +108,7 @@ def drop(project: Annotated[Path, PathKind.ADDRESS], *images: str, flags: Decidi
     _decide(project, images, flags, [flags.word(What.DROP)])
 
 
-def keep(project: Annotated[Path, PathKind.ADDRESS], *images: str, flags: Deciding = Deciding()) -> None:
+def keep(project: Place, *images: str, flags: Deciding = Deciding()) -> None:
     """Keep images, whatever the rules of choose say; takes the place of a drop.
 
     Parameters
@@ -120,9 +121,7 @@ def keep(project: Annotated[Path, PathKind.ADDRESS], *images: str, flags: Decidi
     _decide(project, images, flags, [flags.word(What.KEEP)])
 
 
-def recaption(
-    project: Annotated[Path, PathKind.ADDRESS], *images: str, caption: str, flags: Deciding = Deciding()
-) -> None:
+def recaption(project: Place, *images: str, caption: str, flags: Deciding = Deciding()) -> None:
     """Give images another caption, word by word: rules of the caption section don't edit it.
 
     Parameters
@@ -138,7 +137,7 @@ def recaption(
 
 
 def crop(
-    project: Annotated[Path, PathKind.ADDRESS],
+    project: Place,
     *images: str,
     box: str | None = None,
     focus: str | None = None,
@@ -172,7 +171,7 @@ def crop(
 
 
 def rate(
-    project: Annotated[Path, PathKind.ADDRESS],
+    project: Place,
     *images: str,
     multiply: str | None = None,
     loss_scale: str | None = None,
@@ -203,9 +202,7 @@ def rate(
     _decide(project, images, flags, words)
 
 
-def undo(
-    project: Annotated[Path, PathKind.ADDRESS], *images: str, what: What | None = None, flags: Choosing = Choosing()
-) -> None:
+def undo(project: Place, *images: str, what: What | None = None, flags: Choosing = Choosing()) -> None:
     """Take the last decision about images back; without images, all that the last command decided.
 
     Parameters
@@ -222,9 +219,7 @@ def undo(
     _carry_out(target, plan_undo(target.collections, found, [what] if what else []), flags.dry_run, "taken back")
 
 
-def _decide(
-    project: Annotated[Path, PathKind.ADDRESS], images: Sequence[str], flags: Deciding, words: Sequence[Word]
-) -> None:
+def _decide(project: Path, images: Sequence[str], flags: Deciding, words: Sequence[Word]) -> None:
     target = find_target(project)
     found = target.find(images, flags.where)
     if not found:
