@@ -19,6 +19,7 @@ REFUSED = {
     "unknown_compression_method.png": "truncated",
     "syntax_num_frames_zero.png": "truncated",  # it has no pixels
     "decompression_bomb.ico": "too_many_pixels",
+    "hopper_bad_exif.jpg": "truncated",  # copied as text, so it shows noise
 }
 NO_REFERENCE = {"rot1mir0.avif", "hopper_orientation_5.webp", "hopper_orientation_8.webp", "xmp_tags_orientation.png"}
 """OpenCV does not turn these."""
