@@ -25,7 +25,7 @@ from dreamloom.flows.project.run_folders import (
 from dreamloom.flows.project.speeds import remember_speed
 from dreamloom.flows.terminal.terminal import indented, size
 from dreamloom.train.config import TrainConfig
-from dreamloom.train.evaluate.config import VERSION, EvaluateConfig, hashed_settings
+from dreamloom.train.evaluate.config import VERSION, EvaluateConfig, as_trained, hashed_settings
 from dreamloom.train.evaluate.measure import MEASURES, Evaluation, percent
 from dreamloom.train.evaluate.redraw import new_prompts
 from dreamloom.train.evaluate.results import read_evaluation, stored_recipe, write_evaluation
@@ -156,7 +156,7 @@ class EvaluateStep(Step):
         else:
             heldout = str(list_files(address)) if address else fingerprint(self.heldout)
         fingerprints = [weights, fingerprint(self.base), heldout]
-        return recipe("evaluate", VERSION, hashed_settings(self.config), fingerprints)
+        return recipe("evaluate", VERSION, hashed_settings(as_trained(trained.config, self.config)), fingerprints)
 
 
 @dataclass(frozen=True)

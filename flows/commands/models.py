@@ -102,6 +102,8 @@ def evaluate(
 ) -> None:
     """Measure what a model learned and what it forgot, compared with its base model.
 
+    Settings that are not given are those of the model's run, if it has one.
+
     Parameters
     ----------
     model

@@ -82,3 +82,4 @@ def test_an_evaluation_shares_the_settings_of_training() -> None:
     config = as_trained(train, given)
     assert (config.eval_timesteps, config.seed, config.use_ema) == (16, 0, False), "what is given wins"
     assert (config.resolution, config.batch_size, config.pad_color) == (256, 8, "#ffffff")
+    assert as_trained(None, given) == given, "a model that is of no run"

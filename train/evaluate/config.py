@@ -67,9 +67,11 @@ class EvaluateConfig(StageConfig):
     num_workers: NumWorkers = 4
 
 
-def as_trained(train: TrainConfig, given: EvaluateConfig | None = None) -> EvaluateConfig:
-    """Returns an evaluation with the settings of a training run, except for those set explicitly in `given`."""
+def as_trained(train: TrainConfig | None, given: EvaluateConfig | None = None) -> EvaluateConfig:
+    """Returns an evaluation with the settings of a training run, if any, except for those set explicitly in `given`."""
     given = given or EvaluateConfig()
+    if train is None:
+        return given
     values = shared_settings(train, EvaluateConfig)
     return given.model_copy(update={name: values[name] for name in values.keys() - given.model_fields_set})
 

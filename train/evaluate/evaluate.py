@@ -25,7 +25,7 @@ from dreamloom.train.data.dataset import Dataset, read_dataset
 from dreamloom.train.data.notes import Notes
 from dreamloom.train.data.remote_folder import list_shards
 from dreamloom.train.evaluate.concepts import describe
-from dreamloom.train.evaluate.config import VERSION, EvaluateConfig, hashed_settings
+from dreamloom.train.evaluate.config import VERSION, EvaluateConfig, as_trained, hashed_settings
 from dreamloom.train.evaluate.measure import SIGNS, Evaluation, compare_losses
 from dreamloom.train.families.check import check_base_model
 from dreamloom.train.families.suit import suit_family
@@ -47,7 +47,7 @@ def evaluate(
         heldout: a folder with training/, ground_truth/ and witness/, or some of them: training folders of held-out
             images; or an address (s3://…) of such folders of shards. Further folders in it are measured each for
             itself. concepts.json in it says what they show (base.tables.held_out); without it, their captions do.
-        config: how the losses are computed.
+        config: how the losses are computed; settings that are not given are those of the model's run, if it has one.
         progress: called with the images done.
 
     Raises:
@@ -55,7 +55,7 @@ def evaluate(
     """
     check_base_model(base)
     trained = find_trained_model(model)
-    config = suit_family(config, base)
+    config = suit_family(as_trained(trained.config, config), base)
     settings = (config.resolution, config.bucket_reso_steps, config.num_workers, config.upscale)
     sides = read_folder_resolutions(config.folder_resolutions)
     datasets = read_heldout(Path(heldout), *settings, config.masks, sides)

@@ -131,6 +131,8 @@ def test_what_training_measured_is_not_measured_again(run: Path, tiny_base: str,
     now, with_torch = json.loads(process.stdout)
     assert list(json.loads((run / "evaluation.json").read_text())["now"].values()) == [now]
     assert not with_torch
+    as_the_run = evaluate(run, tiny_base, heldout, EvaluateConfig(device="cpu"))
+    assert as_the_run.now == now, "what is not given is as in the run"
     assert evaluate(run, tiny_base, heldout, SETTINGS.model_copy(update={"seed": 1})).now != now
 
 
