@@ -226,7 +226,8 @@ def train_folder(folder: Path, run: Path, config: TrainConfig, heldout: Path | N
 
 def _trained(summary: TrainSummary, run: Path, is_new: bool) -> Outcome:
     if not summary.finished:
-        line = f"stopped and saved after {summary.images_seen:,} of {summary.total_images:,} images; run again to go on"
+        saved = f"and saved after {summary.images_seen:,} of {summary.total_images:,} images"
+        line = f"stopped {saved if summary.images_seen else 'before the first step'}; run again to go on"
     else:
         line = f"{summary.steps:,} steps, {summary.images_seen:,} images seen; {run if is_new else 'there already'}"
         line += indented("; ".join(filter(None, [summary.verdict, _measures(summary)])))

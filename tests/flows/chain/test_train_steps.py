@@ -22,3 +22,8 @@ def test_measures_of_the_last_checkpoint_are_not_told_as_those_of_the_best(tmp_p
     points[1] = point(8, 0.05)
     (tmp_path / "evaluation.json").write_text(json.dumps({"points": points}))
     assert "the best" not in _trained(summary, tmp_path, is_new=True).message
+
+
+def test_a_run_that_was_stopped_while_it_loads_has_saved_nothing(tmp_path: Path) -> None:
+    stopped = _trained(TrainSummary(False, 4, 0), tmp_path, is_new=True)
+    assert "stopped before the first step; run again to go on" in stopped.message and not stopped.finished
