@@ -95,7 +95,8 @@ def without_private_metadata(data: bytes) -> bytes:
         and the video of a phone's motion photo, which says where it was taken, too.
     """
     if data[:2] == b"\xff\xd8":
-        return _patched(data[:end] if (end := _video_of(data)) else data, _jpeg_blocks(data))
+        behind = _end_of_picture(data)
+        return _patched(data[: _video_of(data, behind)], _jpeg_blocks(data, behind))
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
         return _patched(data, _webp_blocks(data))
     if data[:8] == b"\x89PNG\r\n\x1a\n":
@@ -155,22 +156,21 @@ def _clean_exif(tiff: bytes) -> bytes:
     return bytes(clean)
 
 
-def _jpeg_blocks(data: bytes) -> Iterator[tuple[int, int]]:
-    """The APP1 segments of a JPEG, without their headers: EXIF and XMP."""
+def _jpeg_blocks(data: bytes, behind: int) -> Iterator[tuple[int, int]]:
+    """The APP1 segments of a JPEG, without their headers: EXIF and XMP; also of what lies behind the picture."""
     for code, start, end in segments(data):
         if code == 0xE1:
             yield start, min(end, len(data))
-
-    yield from _blocks_behind(data)
+    yield from _blocks_behind(data, behind)
 
 
 _PICTURE_END = b"\xff\xd9"
 _BLOCK = re.compile(rb"\xff\xe1(..)(?:Exif\0\0|http://ns\.adobe\.com/)", re.DOTALL)
 
 
-def _blocks_behind(data: bytes) -> Iterator[tuple[int, int]]:
+def _blocks_behind(data: bytes, behind: int) -> Iterator[tuple[int, int]]:
     """The EXIF and XMP of further pictures behind the first: of a preview, a gain map, or a picture in 3D."""
-    for match in _BLOCK.finditer(data, _end_of_picture(data)):
+    for match in _BLOCK.finditer(data, behind):
         yield match.start() + 4, min(match.start() + 2 + int.from_bytes(match[1]), len(data))
 
 
@@ -181,9 +181,8 @@ def _end_of_picture(data: bytes) -> int:
     return len(data) if end < 0 else end + 2
 
 
-def _video_of(data: bytes) -> int | None:
+def _video_of(data: bytes, behind: int) -> int | None:
     """Returns where the video behind a JPEG begins: its first box is ftyp (ISO 14496-12, 4.3); None: there is none."""
-    behind = _end_of_picture(data)
     start = data.find(b"ftyp", behind) - 4
     return start if start >= behind and 16 <= int.from_bytes(data[start : start + 4]) <= 256 else None
 
