@@ -21,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from dreamloom.base.images.copies import components
 from dreamloom.base.images.near_duplicates import Hashes, close_pairs, mirror_hashes
 from dreamloom.curate.rules.nearest import AllCompared, Embeddings, InvertedLists, Nearest
 
@@ -107,21 +108,7 @@ def _with_company(hashes: Hashes, bits: int) -> tuple[Rows, Rows]:
     crowded = np.bincount(of_row, minlength=len(values)) > 1
     crowded[pairs.ravel()] = True
     asked = np.flatnonzero(crowded[of_row])
-    return asked, _connect(len(values), pairs)[of_row[asked]]
-
-
-def _connect(count: int, pairs: NDArray[np.int64]) -> Rows:
-    """Returns for each of so many values the lowest that a chain of pairs connects it with."""
-    lowest = np.arange(count)
-    one, other = pairs.T
-    while True:
-        before = lowest.copy()
-        both = np.minimum(lowest[one], lowest[other])
-        np.minimum.at(lowest, one, both)
-        np.minimum.at(lowest, other, both)
-        lowest = lowest[lowest]
-        if (lowest == before).all():
-            return lowest
+    return asked, components(len(values), [pairs])[of_row[asked]]
 
 
 def _repeats_in_groups(vectors: Embeddings, hashes: Hashes, group: Rows, alike: Likeness, exact: int) -> Rows:
@@ -154,9 +141,10 @@ def _agreeing_pairs(vectors: Embeddings, hashes: Hashes, rows: Rows, group: Rows
     found = [np.empty((0, 2), dtype=np.int64)]
     for apart in range(1, _CROWD):
         one, other = rows[:-apart], rows[apart:]
-        near = (group[:-apart] == group[apart:]) & alike.hashes_agree(hashes[one], hashes[other])
-        if not (group[:-apart] == group[apart:]).any():
+        of_one_group = group[:-apart] == group[apart:]
+        if not of_one_group.any():
             break
+        near = of_one_group & alike.hashes_agree(hashes[one], hashes[other])
         found.append(np.stack([one[near], other[near]], axis=1))
     pairs = np.concatenate(found)
     is_near = np.zeros(len(pairs), dtype=bool)
