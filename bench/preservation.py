@@ -108,10 +108,10 @@ def try_settings(folder: Path, images: int, name: str) -> None:
 
 
 def _best(folder: Path, name: str) -> int:
-    """Which trial of an arm learned enough: the last; if none did, learned most."""
+    """Which trial of an arm was the first to learn enough; if none did, learned most."""
     files = (folder / "results").glob(f"{TRIAL}-{ARMS[name].trials_of or name}-[0-9]-*.json")
     new = [fmean(json.loads(file.read_text())["new"]) for file in sorted(files)]
-    return len(new) - 1 if new[-1] >= ENOUGH_RIGHT else new.index(max(new))
+    return next((trial for trial, right in enumerate(new) if right >= ENOUGH_RIGHT), new.index(max(new)))
 
 
 def run_task(task: Task) -> Task:
