@@ -118,8 +118,8 @@ def find_rubbish(project: Project) -> Iterator[Rubbish]:
             yield Rubbish(log, "an old log", _size(log))
 
     configs = map(kind_config, project.sources.values())
-    libraries = [config.path for config in configs if isinstance(config, CollectionConfig)]
-    for folder in cached_tables(libraries):
+    libraries = [str(config.path) for config in configs if isinstance(config, CollectionConfig)]
+    for folder in cached_tables([*libraries, *(project.collection(name).where for name in project.sources)]):
         if _age(folder) > max(keep_seconds, _LEFTOVER_SECONDS):
             yield Rubbish(folder, "tables of a collection at an address, which are fetched again", _size(folder))
 

@@ -29,7 +29,7 @@ def tables_of(address: str) -> Path:
     return _cache_of(address) / _TABLES
 
 
-def cached_tables(used: Sequence[Path]) -> list[Path]:
+def cached_tables(used: Sequence[Path | str]) -> list[Path]:
     """Returns the folders in the cache that hold tables of collections at addresses, one for each address.
 
     Args:

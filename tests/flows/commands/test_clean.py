@@ -74,12 +74,13 @@ def test_cached_tables_of_collections_at_addresses_go_when_nothing_used_them_lat
 ) -> None:
     monkeypatch.setenv("DREAMLOOM_CACHE", str(tmp_path / "cache"))
     make_project(small)
-    names = [f"memory://clean/{name}" for name in ("unused", "lately", "source")]
+    names = [f"memory://clean/{name}" for name in ("unused", "lately", "source", "own/collections/squares")]
     for name in names:
         push_collection(Collection(small.workspace / "collections" / "squares"), name)
         open_library(Path(name))
         age(tables_of(name), 40)
     open_library(Path(names[1]))
+    small.change("store", to="memory://clean/own")
     small.change("sources", "taken", to={"kind": "collection", "role": "training", "path": names[2]})
     capsys.readouterr()
     tables = [tables_of(name) for name in names]
@@ -88,7 +89,7 @@ def test_cached_tables_of_collections_at_addresses_go_when_nothing_used_them_lat
         rows = json.loads(capsys.readouterr().out)
         inside = [row for row in rows if Path(row["path"]).is_relative_to(tmp_path / "cache")]
         assert [Path(row["path"]) for row in inside] == [tables[0]] and inside[0]["bytes"] > 0
-        assert [folder.exists() for folder in tables] == [bool(flags), True, True]
+        assert [folder.exists() for folder in tables] == [bool(flags), True, True, True]
     assert len(open_library(Path(names[0])).parts(Table.RECORDS)) > 0, "fetched again"
 
 
