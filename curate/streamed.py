@@ -5,6 +5,7 @@ crops/<hash>-000.tar    images of which a decision shows a part only
 """
 
 import hashlib
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,6 +28,8 @@ from dreamloom.scrape.collection.records import file_sha256
 from dreamloom.scrape.collection.store_place import StorePlace
 
 _CROPS = "crops"
+_OURS = re.compile(r"[0-9a-f]{16}-\d{3,}\.tar")
+"""Names of shards of crops; nothing else in their folder is ours."""
 
 
 def is_streamed(sources: Sequence[Source]) -> bool:
@@ -121,10 +124,11 @@ class StreamedImages:
         return manifest
 
     def remove_old_crops(self, target: str) -> None:
-        """Removes crops that the table does not name any more."""
-        for name in list_files(f"{target}/{_CROPS}"):
+        """Removes shards of crops that the table does not name any more, and nothing that others put there."""
+        store = Store(target)
+        for name in filter(_OURS.fullmatch, list_files(f"{target}/{_CROPS}")):
             if f"{_CROPS}/{name}" not in self._crops:
-                Store(target).remove(f"{_CROPS}/{name}")
+                store.remove(f"{_CROPS}/{name}")
 
 
 def put_manifest(manifest: pa.Table, metadata: Mapping[str, str], address: str) -> None:

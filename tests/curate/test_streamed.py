@@ -100,10 +100,11 @@ def test_a_set_in_a_folder_streams_too_and_is_made_again_where_its_images_came_t
     push_collection(cats, "s3://bucket/from/cats")
     anew = [Source(Collection(source.collection.where), source.role, source.share, source.multiply) for source in there]
     assert not is_current(anew, CONFIG, folder)
+    (folder / "crops" / "mine.tar").write_bytes(b"somebody's own")
     for sources, place in ((here, work), (anew, folder)):
         assert balance(sources, CONFIG, place).parts_done == 1
     assert digests(folder / "dataset", folder / "heldout") == digests(work / "dataset", work / "heldout")
-    assert list((folder / "crops").iterdir()) == []
+    assert [path.name for path in (folder / "crops").iterdir()] == ["mine.tar"], "only what is ours goes"
 
 
 def test_what_a_training_set_in_a_store_needs_is_said(tmp_path: Path, s3: type[S3], here: list[Source]) -> None:
