@@ -34,9 +34,10 @@ def has_converted_line_ends(source: bytes | Path) -> bool:
     Args:
         source: the file's bytes, or its path.
     """
+    size = source.stat().st_size if isinstance(source, Path) else len(source)
     if isinstance(source, Path):
         with source.open("rb") as stream:
-            source = stream.read(_SAMPLE + 1)
+            source = stream.read(_SAMPLE)
     first = source.find(b"\n", 0, _GLANCE)
     if first > 0 and source[first - 1] != 13 and source.find(b"\r", 0, _GLANCE) >= 0:  # as in nearly all
         return False
@@ -44,7 +45,7 @@ def has_converted_line_ends(source: bytes | Path) -> bool:
     count = sample.count(b"\n")
     if count >= _FEW and count == sample.count(b"\r\n"):
         if sample[:4] == b"RIFF":
-            return int.from_bytes(sample[4:8], "little") + 8 < len(source)
+            return int.from_bytes(sample[4:8], "little") + 8 < size
         return all(code != SOS for code, _, _ in segments(sample))
     if b"\r" in sample or len(sample) < _SAMPLE:
         return False

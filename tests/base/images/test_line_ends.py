@@ -49,6 +49,13 @@ def test_carriage_returns_that_became_line_feeds_are_told() -> None:
         decode(data.replace(b"\r", b"\n"))
 
 
+def test_a_large_webp_is_told_by_its_path_too(tmp_path: Path) -> None:
+    data = saved("WEBP", 512).replace(b"\n", b"\r\n")
+    assert len(data) > 2**17
+    (tmp_path / "a.webp").write_bytes(data)
+    assert has_converted_line_ends(data) and has_converted_line_ends(tmp_path / "a.webp")
+
+
 @given(st.integers(0, 2**32), st.integers(8, 40), st.sampled_from(["JPEG", "WEBP"]))
 def test_an_image_as_it_is_is_no_text(seed: int, side: int, format_name: str) -> None:
     assert not has_converted_line_ends(saved(format_name, side, seed))
