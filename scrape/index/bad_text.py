@@ -31,7 +31,9 @@ def without_bad_text(indexes: list[Index], folder: Path) -> list[Index]:
         local = [file for file in files if file.filesystem is None]
         remote = [file for file in files if file.filesystem is not None]
         for group in filter(None, (remote, local) if remote else (local,)):
-            cleaned.append(replace(index, files=tuple(group), rows=sum(f.metadata().num_rows for f in group)))
+            footers = [file.metadata() for file in group]
+            rows, groups = sum(f.num_rows for f in footers), sum(f.num_row_groups for f in footers)
+            cleaned.append(replace(index, files=tuple(group), rows=rows, row_groups=groups))
     return cleaned
 
 
