@@ -59,7 +59,7 @@ def look_for_hand_changes(workspace: Path, anew: bool = False) -> tuple[TreeLook
 
     Args:
         workspace: where dataset/ and heldout/ are.
-        anew: see `dreamloom.base.files.tree_state.tree_state`; the files that were seen are kept.
+        anew: look now, also within `looking_once`, and keep the files that were seen.
     """
     if not manifest_path(workspace).exists():
         return None, []
@@ -72,7 +72,7 @@ def look_for_hand_changes(workspace: Path, anew: bool = False) -> tuple[TreeLook
         found = _find(workspace)
         return not found
 
-    seen = look_at_tree(_looked_at(workspace), anew=anew, keep_files=anew)
+    seen = look_at_tree(_looked_at(workspace), keep_files=anew)
     is_as_made = look() if seen.state is None else remembered(_place(workspace, seen.state), look)
     if is_as_made:
         return seen, []

@@ -45,7 +45,7 @@ class TreeLook:
     """What was seen in folders and below."""
 
     state: str | None
-    """See `tree_state`."""
+    """A hash, 32 hex digits; None: a folder can't be read, or a file changed so recently that it may again unseen."""
     folders: Mapping[str, FolderLook]
     """By their paths; empty where one can't be read."""
 
@@ -65,37 +65,29 @@ def looking_once() -> Iterator[None]:
         _looks.reset(token)
 
 
-def tree_state(folders: Iterable[Path], follow_links: bool = True, anew: bool = False) -> str | None:
-    """Hashes name, size, modification time and inode of each file in folders and below.
+def look_at_tree(folders: Iterable[Path], follow_links: bool = True, keep_files: bool = False) -> TreeLook:
+    """Looks at name, size, modification time and inode of each file in folders and below.
 
     It takes some three microseconds a file. A change that keeps all of these is not seen, as by the file index.
 
     Args:
         folders: the folders; one that does not exist is empty.
         follow_links: whether links to folders are followed.
-        anew: look at them now, also within `looking_once`.
-
-    Returns:
-        32 hex digits; None: a folder can't be read, or a file changed so recently that it may change again unseen.
+        keep_files: keep what was seen of each file, for `state_after`; and look now, also within `looking_once`.
     """
-    return look_at_tree(folders, follow_links, anew).state
-
-
-def look_at_tree(
-    folders: Iterable[Path], follow_links: bool = True, anew: bool = False, keep_files: bool = False
-) -> TreeLook:
-    """Returns what `tree_state` hashes, folder by folder; `keep_files`: for `state_after`, looking anew."""
-    if keep_files:
-        return _look(tuple(map(os.fspath, folders)), follow_links, keep_files)
     tops = tuple(os.fspath(folder) for folder in folders)
     looks = _looks.get()
-    seen = None if looks is None or anew else looks.get((tops, follow_links))
+    seen = None if looks is None or keep_files else looks.get((tops, follow_links))
     if seen is not None and time.monotonic() - seen[0] < _LOOK_COUNTS_S:
         return seen[1]
-    look = _look(tops, follow_links)
+    look = _look(tops, follow_links, keep_files)
     if looks is not None and look.state is not None:
-        looks[tops, follow_links] = time.monotonic(), look
+        looks[tops, follow_links] = time.monotonic(), _without_files(look)
     return look
+
+
+def _without_files(look: TreeLook) -> TreeLook:
+    return TreeLook(look.state, {folder: each._replace(listed=None) for folder, each in look.folders.items()})
 
 
 def state_after(look: TreeLook, changed: Iterable[str], replaced: Path) -> str | None:
@@ -107,7 +99,7 @@ def state_after(look: TreeLook, changed: Iterable[str], replaced: Path) -> str |
         replaced: one of its folders, of which all may have changed.
 
     Returns:
-        See `tree_state`; None also where many changed.
+        See `TreeLook.state`; None also where many changed.
     """
     top = os.fspath(replaced)
     states = {f: each.state for f, each in look.folders.items() if f != top and not f.startswith(f"{top}{os.sep}")}
@@ -141,7 +133,7 @@ def _state_after(folder: str, look: FolderLook, changed: Iterable[str]) -> str:
     return _hash_files(names, numbers)
 
 
-def _look(tops: tuple[str, ...], follow_links: bool, keep_files: bool = False) -> TreeLook:
+def _look(tops: tuple[str, ...], follow_links: bool, keep_files: bool) -> TreeLook:
     all_settled, settled_before = True, time.time_ns() - SETTLED_NS
     seen: dict[str, FolderLook] = {}
     try:

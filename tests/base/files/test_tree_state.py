@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dreamloom.base.files.tree_state import looking_once, tree_state
+from dreamloom.base.files.tree_state import look_at_tree, looking_once
 
 LONG_AGO = 10**18
 
@@ -37,8 +37,8 @@ def tree(tmp_path: Path) -> Path:
 
 def test_what_is_as_it_was_has_one_state(tree: Path) -> None:
     os.utime(tree / "dead", ns=(LONG_AGO, LONG_AGO), follow_symlinks=False)
-    state = tree_state([tree, tree / "missing"])
-    assert state is not None and tree_state([tree, tree / "missing"]) == state
+    state = look_at_tree([tree, tree / "missing"]).state
+    assert state is not None and look_at_tree([tree, tree / "missing"]).state == state
 
 
 @pytest.mark.parametrize(
@@ -55,23 +55,23 @@ def test_what_is_as_it_was_has_one_state(tree: Path) -> None:
 )
 def test_a_change_is_another_state(tree: Path, change: Callable[[Path], Any]) -> None:
     os.utime(tree / "dead", ns=(LONG_AGO, LONG_AGO), follow_symlinks=False)
-    before = tree_state([tree])
+    before = look_at_tree([tree]).state
     change(tree)
-    assert tree_state([tree]) not in (before, None)
+    assert look_at_tree([tree]).state not in (before, None)
 
 
 def test_what_may_still_change_unseen_has_no_state(tree: Path) -> None:
     (tree / "y").write_text("just now")
-    assert tree_state([tree]) is None
+    assert look_at_tree([tree]).state is None
 
 
 def test_a_command_that_looks_once_sees_a_change_when_it_looks_anew_or_in_another_block(tree: Path) -> None:
     os.utime(tree / "dead", ns=(LONG_AGO, LONG_AGO), follow_symlinks=False)
     with looking_once(), looking_once():
-        before = tree_state([tree])
+        before = look_at_tree([tree]).state
         write(tree / "y", "two!")
-        assert tree_state([tree]) == before
-        after = tree_state([tree], anew=True)
-        assert after not in (before, None) and tree_state([tree]) == after
+        assert look_at_tree([tree]).state == before
+        after = look_at_tree([tree], keep_files=True).state
+        assert after not in (before, None) and look_at_tree([tree]).state == after
         write(tree / "y", "two, again")
-    assert tree_state([tree]) not in (before, after, None)
+    assert look_at_tree([tree]).state not in (before, after, None)
