@@ -20,7 +20,7 @@ from dreamloom.curate.config import RESOLUTIONS, ChooseConfig
 from dreamloom.curate.deciding import decide, read_images
 from dreamloom.curate.rules import RULES
 from dreamloom.curate.scores import SCORES
-from dreamloom.curate.seen_images import Seen, read_seen, see, seen_file, write_seen
+from dreamloom.curate.seen_images import Seen, read_seen, see, seen_file, settings_of, stamps_of, write_seen
 from dreamloom.curate.source import Role, Source
 from dreamloom.scrape.collection import Table, open_collection
 from dreamloom.scrape.collection.decisions import What, digest
@@ -51,7 +51,9 @@ def choose(sources: Sequence[Source], config: ChooseConfig, progress: Progress =
     again = None if before is None else choose_again(ordered, config, before)
     if again is None:
         images = read_images(ordered)
-        tables, seen = decide(images, config), see(images, config) if len(images.parts) >= _MANY else None
+        tables, seen = decide(images, config), None
+        if len(images.parts) >= _MANY:
+            seen = see(images, stamps_of(ordered), settings_of(ordered, config))
     else:
         tables, seen = again
 

@@ -40,15 +40,16 @@ def choose_again(
     stamps = stamps_of(ordered)
     earlier = {part.name: part.stamps for part in before.parts}
     changed = {name for name in stamps if earlier.get(name) != stamps[name]}
-    if before.settings != settings_of(ordered, config) or 2 * len(changed) > len(stamps):
+    settings = settings_of(ordered, config)
+    if before.settings != settings or 2 * len(changed) > len(stamps):
         return None
     if not earlier.keys() <= stamps.keys():
         return None
     if not changed:
         return {}, before
     images = read_images(ordered, changed)
-    now = see(images, config, before)
-    affected = find_affected(before, now, config)
+    now = see(images, stamps, settings, before)
+    affected = find_affected(before, now, changed, config)
     known = _read_choices(ordered, {part.name for part in before.parts} & changed)
     if affected is None or known is None:
         return None

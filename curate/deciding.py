@@ -85,20 +85,20 @@ def read_images(ordered: Sequence[Source], wanted: Container[PartName] | None = 
     tables, parts, first = list[pa.Table](), list[Part](), 0
     for number, source in enumerate(ordered):
         decisions = source.collection.decisions().standing(What.KEEP, What.DROP)
+        scored = set(source.collection.parts(Table.SCORES))
         for name in source.collection.parts(Table.RECORDS):
             if wanted is None or (number, name) in wanted:
-                rows = _read_part(source.collection, name, decisions)
+                rows = _read_part(source.collection, name, scored, decisions)
                 tables.append(rows.append_column("source", pa.array(np.full(len(rows), number, dtype=np.int64))))
                 parts.append(Part(number, name, first, len(rows)))
                 first += len(rows)
     return Images(pa.concat_tables(tables), ordered, parts)
 
 
-def _read_part(collection: Collection, part: str, decisions: Mapping[str, Decision]) -> pa.Table:
+def _read_part(collection: Collection, part: str, scored: set[str], decisions: Mapping[str, Decision]) -> pa.Table:
     import pyarrow.compute as pc
 
     columns = list(dict.fromkeys(("key", "status", *(name for rule in RULES for name in rule.columns))))
-    scored = collection.parts(Table.SCORES)
     if scored and part not in scored:
         raise _outdated_scores(collection.name)
     rows = collection.read(Table.RECORDS, part, columns)

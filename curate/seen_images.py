@@ -11,7 +11,7 @@ The files may be deleted at any time: then all is chosen anew. What one says is 
 
 import contextlib
 import json
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -70,26 +70,27 @@ class Seen:
         return np.concatenate([self.rows[:0], *(self.of(part) for part in self.parts if part.name in names)])
 
 
-def see(images: Images, config: ChooseConfig, before: Seen | None = None) -> Seen:
+def see(images: Images, stamps: Mapping[PartName, str], settings: str, before: Seen | None = None) -> Seen:
     """Notes what choose sees of the images that it decides about.
 
     Args:
         images: all; or those of the parts that changed since an earlier look.
-        config: the config of choose.
+        stamps: of all parts; see `stamps_of`.
+        settings: see `settings_of`.
         before: that look.
     """
     own = {(part.source, part.name): images.table.slice(part.first, part.rows) for part in images.parts}
     earlier = {part.name: part for part in before.parts} if before is not None else {}
     parts, rows, first = list[SeenPart](), [np.empty((0, 4), dtype=np.uint64)], 0
-    for name, stamps in stamps_of(images.sources).items():
+    for name, stamp in stamps.items():
         if name in own:
             rows.append(_look_at_rows(own[name], images.sources[name[0]].name))
         else:
             assert before is not None
             rows.append(before.of(earlier[name]))
-        parts.append(SeenPart(name, stamps, first, len(rows[-1])))
+        parts.append(SeenPart(name, stamp, first, len(rows[-1])))
         first += len(rows[-1])
-    return Seen(settings_of(images.sources, config), parts, np.concatenate(rows))
+    return Seen(settings, parts, np.concatenate(rows))
 
 
 def stamps_of(sources: Sequence[Source]) -> dict[PartName, str]:
@@ -114,13 +115,19 @@ def settings_of(sources: Sequence[Source], config: ChooseConfig) -> str:
     return json.dumps([VERSION, deciding.VERSION, config.model_dump(mode="json"), each])
 
 
-def find_affected(before: Seen, now: Seen, config: ChooseConfig) -> NDArray[np.int64] | None:
-    """Returns the rows of `now` that may be chosen otherwise than before; None: all may."""
-    if before.settings != now.settings or config.max_ground_truth is not None:
+def find_affected(before: Seen, now: Seen, changed: set[PartName], config: ChooseConfig) -> NDArray[np.int64] | None:
+    """Returns the rows of `now` that may be chosen otherwise than before, under the same settings; None: all may.
+
+    Args:
+        before: an earlier look.
+        now: the one after it.
+        changed: the parts that are not the same.
+        config: the config of choose.
+    """
+    if config.max_ground_truth is not None:
         return None
     if config.near_duplicates not in (NearDuplicates.OFF, NearDuplicates.STRICT):
         return None
-    changed = changed_parts(before, now)
     old, new = before.of_all(changed), now.of_all(changed)
     if len(np.unique(new[:, 0])) < len(new) or len(np.unique(old[:, 0])) < len(old):  # equal in all: rare
         return None
@@ -131,11 +138,6 @@ def find_affected(before: Seen, now: Seen, config: ChooseConfig) -> NDArray[np.i
     is_new &= ~np.isin(now.rows[:, 0], stays)
     gone = old[~np.isin(old[:, 0], stays)]
     return _follow_chains(now.rows, is_new, gone, config)
-
-
-def changed_parts(before: Seen, now: Seen) -> set[PartName]:
-    """Returns the parts, of before or now, that are not the same."""
-    return {name for name, _ in {(p.name, p.stamps) for p in before.parts} ^ {(p.name, p.stamps) for p in now.parts}}
 
 
 def _sequence(seen: Seen, changed: set[PartName], stays: NDArray[np.uint64]) -> NDArray[np.uint64]:
