@@ -58,11 +58,12 @@ class IndexFile:
         return gzip.open(self.name, "rb") if is_packed else open(self.name, "rb")
 
     def count_rows(self) -> int:
-        """Counts its rows: by the footer, or the lines of a list."""
+        """Counts its rows: by the footer, the lines of a list, or the ends of objects in a .json."""
         if not self.is_list:
             return int(self.metadata().num_rows)
         with self.open() as stream:
-            return sum(chunk.count(b"\n") for chunk in iter(lambda: stream.read(2**20), b""))
+            end = b"}" if self.suffix == ".json" else b"\n"
+            return sum(chunk.count(end) for chunk in iter(lambda: stream.read(2**20), b""))
 
     def metadata(self) -> pq.FileMetaData:
         """Reads its footer."""

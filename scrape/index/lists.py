@@ -142,12 +142,15 @@ def _addresses(text: TextIO, faults: Counter[str]) -> Iterator[Mapping[str, Any]
 
 def _json(text: TextIO, faults: Counter[str]) -> Iterator[Mapping[str, Any]]:
     """Reads a list of objects; or an object a line, as which people save it, too."""
-    content = text.read(MAX_DOCUMENT_BYTES)
-    if not content.lstrip().startswith("["):
-        yield from _json_lines(io.StringIO(content), faults)
+    begin = next((char for char in iter(lambda: text.read(1), "") if not char.isspace()), "")
+    text.seek(0)
+    if begin != "[":
+        yield from _json_lines(text, faults)
         return
-    document = parse_json(content, of_many=True)
-    for row in document:
+    content = text.read(MAX_DOCUMENT_BYTES + 1)
+    if len(content) > MAX_DOCUMENT_BYTES:
+        raise DocumentError(f"it is longer than {MAX_DOCUMENT_BYTES:,} characters; save it as JSON lines (.jsonl)")
+    for row in parse_json(content, of_many=True):
         if isinstance(row, dict):
             yield row
         else:

@@ -57,6 +57,17 @@ def test_named_columns_of_a_list_are_read(tmp_path: Path, name: str, content: by
     assert (summary.rows, summary.kept, summary.dropped) == (2, 2, {})
 
 
+def test_a_long_json_is_read_whole_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dreamloom.scrape.index.lists.MAX_DOCUMENT_BYTES", 50)
+    rows = [json.dumps({"url": url}) for url in URLS]
+    (tmp_path / "i.json").write_text("\n".join(rows))
+    assert filtered(tmp_path / "i.json")[0] == [(url, None) for url in URLS]
+    (tmp_path / "i.json").write_text(f"[{','.join(rows)}]")
+    assert IndexFile(str(tmp_path / "i.json")).count_rows() == 3
+    with pytest.raises(UserError, match="longer than 50 characters; save it as JSON lines"):
+        filtered(tmp_path / "i.json")
+
+
 def test_addresses_alone_and_lists_without_header(tmp_path: Path) -> None:
     (tmp_path / "i.txt").write_text("\n".join(URLS) + "\n")
     assert filtered(tmp_path / "i.txt")[0] == [(url, None) for url in URLS]
