@@ -167,7 +167,7 @@ class _Listing:
     def __init__(self, config: FolderConfig) -> None:
         self._config = config
         self.files = lru_cache(1)(self._list_part)
-        self._images_of = lru_cache(1)(list_images)  # a large folder has many parts
+        self._images_of = lru_cache(_DEPTH)(list_images)  # a large folder has many parts, and may have many cuts
 
     def recipes(self, collection: Collection) -> SourceRecipes:
         """Returns part → recipe."""
@@ -248,6 +248,8 @@ class _Listing:
 
 
 _STAGE = "ingest folder"
+_DEPTH = 8
+"""Folders inside one another whose names are kept: one that is cut by those below it is listed once."""
 
 
 def _measure(config: FolderConfig) -> SourceSize:
