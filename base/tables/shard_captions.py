@@ -65,5 +65,6 @@ def why_no_caption(members: Iterable[str], read: Read, metadata: Mapping[str, An
     except DocumentError as error:
         return f"its JSON can't be read ({error})"
     known = {*TEXTS, *_DOCUMENTS}
-    others = sorted(n for n in members if n not in known and n.rpartition(".")[2] not in _OTHERS and read(n))
-    return f"beside it lies .{others[0]}, which is not read" if others else None
+    others = sorted(n for n in members if n not in known and n.rpartition(".")[2] not in _OTHERS)
+    other = next(filter(read, others), None)
+    return None if other is None else f"beside it lies .{other}, which is not read"

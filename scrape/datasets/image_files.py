@@ -172,10 +172,15 @@ class NamedFiles:
 
     def _without_repeats(self, key: str) -> Iterator[str]:
         """Yields a path without folders that it names twice: a/a/1.jpg, and those that the folder itself lies in."""
-        above, parts = self._folder.resolve().parts, tuple(key.split("/"))
+        above, parts = self._above, tuple(key.split("/"))
         for begin, end in combinations(range(len(parts)), 2):
             if ((*above, *parts[:begin])[begin - end :]) == parts[begin:end]:
                 yield "/".join((*parts[:begin], *parts[end:]))
+
+    @cached_property
+    def _above(self) -> tuple[str, ...]:
+        """The folders that the folder lies in, and its own name."""
+        return self._folder.resolve().parts
 
     @cached_property
     def _by_folded(self) -> dict[str, list[Path]]:

@@ -191,12 +191,9 @@ def sample_image(sample: Sample, key: str, captions: CaptionRules) -> SourceImag
         captions: which captions are taken.
     """
     row = sample.metadata
-    try:
-        caption = (
-            None if captions.kind is CaptionKind.NONE else clean_text(read_sample_caption(sample, captions.column))
-        )
-    except DocumentError as error:
-        raise UserError(f"{_place(sample.shard)}, {sample.key}: {error} as caption_column.") from error
+    caption = None
+    if captions.kind is not CaptionKind.NONE:
+        caption = clean_text(read_sample_caption(sample, captions.column))
     text, text_kind = captions.apply(caption, not caption and _has_blank_caption(sample))
     metadata = replace(
         metadata_from_row(row, CaptionRules(CaptionKind.NONE)),
