@@ -104,7 +104,7 @@ class Session:
         self.model.settle(text_cache.stores if captions.are_fixed(shown) else (), shared)
         self.loader = BatchLoader(self.dataset, latent_cache, text_cache, config, pin=device.type == "cuda")
         self.trainer = Trainer(self.model, self.schedule, config, distributed)
-        self.timetable = Timetable(self.trainer, config, distributed)
+        self.timetable = Timetable(self.trainer)
         likeness = Likeness(self.dataset, heldout["training"], config) if config.likeness_clip else None
         self.history = EvaluationHistory(run, heldout, recipe, latent_cache, config, likeness)
         with distributed.in_turn():

@@ -3,8 +3,6 @@
 import time
 from bisect import bisect_right
 
-from dreamloom.train.config import TrainConfig
-from dreamloom.train.loop.distributed import DistributedGroup
 from dreamloom.train.loop.trainer import Trainer
 from dreamloom.train.settings.run import steps_between
 
@@ -14,14 +12,11 @@ class Timetable:
 
     Args:
         trainer: the run's.
-        config: the run's.
-        distributed: the processes that train this run; they agree on what is due.
     """
 
-    def __init__(self, trainer: Trainer, config: TrainConfig, distributed: DistributedGroup) -> None:
+    def __init__(self, trainer: Trainer) -> None:
         self.trainer = trainer
-        self.config = config
-        self.distributed = distributed
+        self.config = trainer.config
         self.ended = ""
         """Why the run ends before all images were seen; empty if it does not."""
         self._saved_at = time.monotonic()
@@ -50,7 +45,7 @@ class Timetable:
         """
         minutes, epochs = self.config.checkpoint_every_n_minutes, self.config.checkpoint_every_n_epochs
         is_old = bool(minutes) and time.monotonic() - self._saved_at >= 60 * minutes
-        if self.distributed.any(is_old) if self.trainer.sharding else is_old:
+        if self.trainer.distributed.any(is_old) if self.trainer.sharding else is_old:
             return True
         seen, ends = self.trainer.images_seen, self.trainer.schedule.epoch_ends
         before = bisect_right(ends, max(0, seen - self.trainer.schedule.step_size))
