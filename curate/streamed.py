@@ -105,8 +105,8 @@ class StreamedImages:
                 pack_images(wanted, lambda name: (folder / name).read_bytes(), folder)
             ):
                 name = f"{_CROPS}/{stamp}-{number:03d}.tar"
-                if store.size(name) != shard.stat().st_size:
-                    store.put(shard, name)
+                store.put_once(shard, name)
+                shard.unlink()
                 names.add(name)
                 for member in members:
                     self._places[rows[member["image"]]] = name, member["offset"], member["bytes"]

@@ -151,6 +151,15 @@ class Store:
         if size != file.stat().st_size:
             raise UserError(f"{self.address}/{name} has {size} bytes instead of {file.stat().st_size}; copy it again.")
 
+    def put_once(self, file: Path, name: str) -> None:
+        """Copies a file whose name tells its content to the store, unless it is there, as after a kill.
+
+        Raises:
+            UserError: see `put`.
+        """
+        if self.size(name) != file.stat().st_size:
+            self.put(file, name)
+
     def size(self, name: str) -> int | None:
         """Returns the bytes of a file; None where it is not there.
 

@@ -197,16 +197,11 @@ class StorePlace:
     def _put_table(self, name: str, file: Path) -> Files:
         described = describe(file)
         described["object"] = f"{name.removesuffix('.parquet')}-{described['sha256'][:16]}.parquet"
-        self._put_object(file, described["object"])
+        self._store.put_once(file, described["object"])
         if not self._cached(described).exists():
             with commit(self._cached(described), sync=False) as temporary:
                 copy(file, temporary)
         return {name: described}
-
-    def _put_object(self, file: Path, name: str) -> None:
-        """Puts a file whose name tells its content, unless it is there, as after a kill."""
-        if self._store.size(name) != file.stat().st_size:
-            self._store.put(file, name)
 
     def remove(self, table: str, parts: Iterable[str]) -> None:
         """Removes parts, and the images of removed records.
@@ -267,7 +262,7 @@ class StorePlace:
         files, members = Files(), list[dict[str, Any]]()
         for number, (shard, packed) in enumerate(pack_images(stored, self._read_image, temporary)):
             name = f"{SHARDS}/{part}-{stamp[:16]}-{number:03d}.tar"
-            self._put_object(shard, name)
+            self._store.put_once(shard, name)
             files[name] = describe(shard)
             members += [{**member, "shard": name} for member in packed]
             shard.unlink()
