@@ -4,7 +4,7 @@ Every held-out image is noised at the same timesteps with the same noise for eac
 weights alone. dreamloom.train.evaluate.measure says how learned and forgotten follow from the losses.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -134,18 +134,16 @@ def read_heldout(
 
 
 def _list_kinds(folder: Path) -> list[str]:
+    """Returns the kinds of held-out images that are there: KINDS in their order, then others by name."""
+    found: Iterable[str] = ()
     if streamed := find_streamed_set(folder):
-        return sorted(streamed.kinds(), key=_place)
-    if address := address_of(folder):
-        others = sorted({name.split("/")[0] for name in list_shards(address, Notes())[0] if "/" in name})
-        return sorted(others, key=_place)
-    others = sorted(path.name for path in folder.iterdir() if not is_left_out(path.name)) if folder.is_dir() else []
-    names = dict.fromkeys((*KINDS, *others))
-    return [kind for kind in names if (folder / kind).is_dir() and not _is_empty(folder / kind)]
-
-
-def _place(kind: str) -> int:
-    return KINDS.index(kind) if kind in KINDS else len(KINDS)
+        found = streamed.kinds()
+    elif address := address_of(folder):
+        found = {name.split("/")[0] for name in list_shards(address, Notes())[0] if "/" in name}
+    elif folder.is_dir():
+        inside = (path for path in folder.iterdir() if path.is_dir() and not is_left_out(path.name))
+        found = [path.name for path in inside if not _is_empty(path)]
+    return sorted(found, key=lambda kind: (KINDS.index(kind) if kind in KINDS else len(KINDS), kind))
 
 
 def _is_empty(folder: Path) -> bool:
