@@ -61,6 +61,12 @@ class StageConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False, defer_build=True)
 
 
+def changed_fields(config: StageConfig, names: Iterable[str]) -> list[str]:
+    """Returns those of some fields of a config that are not at their defaults."""
+    fields = type(config).model_fields
+    return [name for name in names if getattr(config, name) != fields[name].default]
+
+
 @dataclass
 class Summary:
     """Counts of what a stage did. The summaries of its parts add up to its own."""

@@ -9,6 +9,7 @@ from dreamloom.base.errors import UserError
 from dreamloom.base.models.clip_config import ClipConfig, check_clip
 from dreamloom.base.models.hub import HubUnreachable
 from dreamloom.base.models.weights import check_weights
+from dreamloom.base.stage import changed_fields
 from dreamloom.base.text import brief
 from dreamloom.train.adapter_kinds import KINDS
 from dreamloom.train.config import TrainConfig
@@ -112,7 +113,7 @@ def _check_scale(config: TrainConfig, base: Config, vae: Config) -> None:
 def _check_adapters(config: TrainConfig, family: Family) -> None:
     """Checks what is said of adapters, now that the family's preset may have given them a rank."""
     names = ("lora_kind", "lora_alpha", "lora_convolutions", "base_bits", "base_on_cpu")
-    given = [name for name in names if getattr(config, name) != TrainConfig.model_fields[name].default]
+    given = changed_fields(config, names)
     if given and config.lora_rank is None:
         raise UserError(f"{given[0]} is for adapters, and all weights are trained; set lora_rank, or leave it out.")
     if config.lora_convolutions and not family.convolution_layers:

@@ -7,6 +7,7 @@ normalizations in float32, so 720 is taken as 1,000.
 """
 
 from dreamloom.base.errors import UserError
+from dreamloom.base.stage import changed_fields
 from dreamloom.train.config import TrainConfig
 from dreamloom.train.model.family import Config
 
@@ -49,7 +50,7 @@ def refuse_settings_of_sd3(config: TrainConfig, title: str) -> None:
         UserError: one is.
     """
     names = ("timestep_sampling", "logit_mean", "logit_std", "mode_scale", "timestep_shift", "flow_weighting")
-    if given := [name for name in names if getattr(config, name) != TrainConfig.model_fields[name].default]:
+    if given := changed_fields(config, names):
         raise UserError(f"{given[0]} is for rectified flows, and {title} is none; leave it out.")
     if config.t5_length != 256:
         raise UserError(f"t5_length is {config.t5_length}, but {title} has no T5; leave it out.")

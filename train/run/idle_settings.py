@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from dreamloom.base.stage import changed_fields
 from dreamloom.train.config import TrainConfig
 
 
@@ -12,12 +13,10 @@ def idle_notes(config: TrainConfig, num_images: int) -> list[str]:
         config: the run's.
         num_images: that the run shows.
     """
-    defaults = TrainConfig.model_fields
     notes = [
         f"{name} is set and changes nothing: it needs {needed}."
         for needed, names in _idle(config)
-        for name in names
-        if getattr(config, name) != defaults[name].default
+        for name in changed_fields(config, names)
     ]
     if config.lr_warmup_images > num_images:
         notes.append(

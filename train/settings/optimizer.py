@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from dreamloom.base.stage import NO_RECIPE, Group, StageConfig
+from dreamloom.base.stage import NO_RECIPE, Group, StageConfig, changed_fields
 from dreamloom.train.optimizers import OPTIMIZERS, describe_optimizers
 from dreamloom.train.optimizers.adamw import ADAMW
 from dreamloom.train.optimizers.lr_schedulers import LR_SCHEDULERS
@@ -123,7 +123,6 @@ class OptimizerSettings(StageConfig):
                 f"{kind.name} needs lr_scheduler constant and ema_half_life_images null: it averages by itself"
             )
         for names, has in ((("beta1", "beta2"), kind.betas is not None), (("epsilon",), kind.has_epsilon)):
-            changed = [name for name in names if getattr(self, name) != type(self).model_fields[name].default]
-            if changed and not has:
+            if (changed := changed_fields(self, names)) and not has:
                 raise ValueError(f"{kind.name} has no {changed[0]}: leave it out")
         return self
