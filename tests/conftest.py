@@ -57,6 +57,13 @@ def user_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cache of this test alone, as other tests have the same addresses; and stores that are asked again at once."""
+    monkeypatch.setenv("DREAMLOOM_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("dreamloom.base.files.remote._FIRST_WAIT_S", 0.001)
+
+
 _KILLER = """
 import os, signal, sys
 _left = {at}

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import remote
 from dreamloom.curate.assemble import balance, is_current
 from dreamloom.curate.choose import choose
 from dreamloom.curate.config import BalanceConfig, ChooseConfig
@@ -22,16 +21,11 @@ from dreamloom.train.evaluate.evaluate import read_heldout
 from tests.curate.test_assemble import add_captions, records
 from tests.s3 import S3
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 Make = Callable[..., Collection]
 CONFIG = BalanceConfig(ratio=1.5, held_out=0.2)
 CAPTIONS = ["a cat, tail up", "a/b: what? \\ no", "two\nlines", "", " ends in a blank ", "x" * 300, "a cat, tail up"]
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Addresses are those of other tests, too."""
-    monkeypatch.setenv("DREAMLOOM_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(remote, "_FIRST_WAIT_S", 0.001)
 
 
 @pytest.fixture

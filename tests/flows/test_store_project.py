@@ -7,7 +7,6 @@ import pytest
 from safetensors.torch import load_file
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import remote
 from dreamloom.base.files.cache_folder import cache_folder
 from dreamloom.curate.manifest import content_digest, manifest_path
 from dreamloom.flows.project.workspace import workspace_of
@@ -16,12 +15,7 @@ from tests.flows.commands.test_cli import said
 from tests.flows.conftest import Small, make_small
 from tests.s3 import S3
 
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Addresses are those of other tests, too."""
-    monkeypatch.setenv("DREAMLOOM_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(remote, "_FIRST_WAIT_S", 0.001)
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.mark.slow

@@ -12,11 +12,7 @@ from dreamloom.base.files.remote import Store, address_of, file_system
 from dreamloom.base.files.remote_files import list_files, read_range, state_of, whole_file
 from tests.s3 import S3
 
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DREAMLOOM_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(remote, "_FIRST_WAIT_S", 0.001)
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 def cached() -> list[int]:

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from dreamloom.base.errors import UserError
-from dreamloom.base.files import remote
 from dreamloom.base.files.cache_folder import cache_folder
 from dreamloom.caption.config import CaptionConfig, EditConfig
 from dreamloom.caption.edit_collection import edit_captions
@@ -26,15 +25,10 @@ from dreamloom.scrape.datasets.folder import FolderConfig, ingest_folder
 from tests.conftest import HOUSE
 from tests.s3 import S3
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 ADDRESS = "s3://bucket/work/people"
 MANIFEST = "work/people/collection.json"
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Addresses are those of other tests, too."""
-    monkeypatch.setenv("DREAMLOOM_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(remote, "_FIRST_WAIT_S", 0.001)
 
 
 def made_here(tmp_path: Path, images: FolderConfig) -> Collection:
