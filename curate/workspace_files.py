@@ -14,7 +14,7 @@ from dreamloom.base.files.image_types import is_image_name
 from dreamloom.base.files.listing import walk_folders
 from dreamloom.caption.filename import CONTROLS, read_name
 from dreamloom.caption.sidecar import SidecarContent, parse_sidecars
-from dreamloom.curate.manifest import manifest_path, read_manifest, read_sources
+from dreamloom.curate.manifest import manifest_path, read_collections, read_manifest
 from dreamloom.scrape.collection import Collection, Table
 from dreamloom.scrape.collection.decisions import MIDDLE
 from dreamloom.scrape.datasets.sidecar_files import SIDECARS, find_sidecars
@@ -139,7 +139,7 @@ def look_at(workspace: Path) -> WorkspaceFiles:
 
     path = manifest_path(workspace)
     tops = [top for top in TOPS if (workspace / top).is_dir()]
-    roots = {each["name"]: (workspace / each["root"]).resolve() for each in read_sources(path)}
+    roots = {name: collection.root for name, collection in read_collections(workspace).items()}
     table = read_manifest(path, _COLUMNS)
     rows = {row["file"]: row for row in table.filter(pc.is_valid(table["file"])).to_pylist()}
     rows = {file: row for file, row in rows.items() if file.partition("/")[0] in tops and row["source"] in roots}
