@@ -25,7 +25,7 @@ from dreamloom.base.stage import PathKind, Summary
 from dreamloom.base.tables.documents import MAX_BYTES, DocumentError
 from dreamloom.base.tables.shard_captions import TEXTS, sample_captions, sample_metadata, why_no_caption
 from dreamloom.base.tables.shard_keys import Place, group_samples, list_files
-from dreamloom.base.tables.tables import caption_columns, captions_in_row
+from dreamloom.base.tables.tables import caption_columns, captions_in_row, cell
 from dreamloom.scrape.collection import CaptionKind, Collection, Status, Table, key_of
 from dreamloom.scrape.datasets.fields import CaptionColumn, KeepEmpty, SourceConfig, UserPath, WhoseCaptions
 from dreamloom.scrape.datasets.img2dataset_errors import why_no_image
@@ -194,7 +194,7 @@ def sample_image(sample: Sample, key: str, captions: CaptionRules) -> SourceImag
     caption = None
     if captions.kind is not CaptionKind.NONE:
         caption = clean_text(read_sample_caption(sample, captions.column))
-    text, text_kind = captions.apply(caption, not caption and _has_blank_caption(sample))
+    text, text_kind = captions.apply(caption, not caption and _has_blank_caption(sample, captions.column))
     metadata = replace(
         metadata_from_row(row, CaptionRules(CaptionKind.NONE)),
         text=text,
@@ -235,8 +235,9 @@ def _texts(sample: Sample) -> list[str]:
     return [name for name in sample.members if not is_image_name(f"x.{name}")]
 
 
-def _has_blank_caption(sample: Sample) -> bool:
-    cells = (sample.metadata.get(name) for name in caption_columns(sample.metadata))
+def _has_blank_caption(sample: Sample, column: str | None) -> bool:
+    names = [column] if column else caption_columns(sample.metadata)
+    cells = (cell(sample.metadata, name) for name in names)
     return any(extension in sample.members for extension in TEXTS) or any(map(is_blank_text, cells))
 
 
