@@ -294,12 +294,10 @@ def test_a_field_of_a_shard_s_captions_may_be_named(folder: Path, collection: Co
     assert [row["text"] for row in rows_of(collection)] == ["b"]
 
 
-def test_a_blank_in_the_named_column_is_an_empty_caption_that_somebody_wrote(
-    folder: Path, collection: Collection
-) -> None:
+def test_a_blank_in_the_named_column_is_an_empty_caption(folder: Path, collection: Collection) -> None:
     tar(folder / "0.tar", {"a.jpg": encode_image(1), "a.json": b'{"title": " "}'})
     ingest_webdataset(collection, WebdatasetConfig(path=folder, caption_column="title", keep_empty=True))
-    assert [(row["text"], row["text_kind"]) for row in rows_of(collection)] == [("", "human")]
+    assert [(row["text"], row["text_kind"]) for row in rows_of(collection)] == [("", "alt")]
 
 
 def test_names_with_dots_are_images_of_their_own(folder: Path, tmp_path: Path) -> None:
